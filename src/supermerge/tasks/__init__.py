@@ -1,0 +1,5 @@
+"""Tasks: labelled or unlabelled data, a head, a loss and a metric for one expert. Importing this does not import torch."""
+
+from supermerge.tasks.spec import TaskSpec
+
+__all__ = ["TaskSpec"]
