@@ -37,7 +37,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "missing":
         return f"key {last!r} is missing"
     if kind == "literal_error":
-        return f"found {found!r}{closest(str(found), tuple(re.findall(r"'([^']*)'", details['msg'])))}"
+        choices = tuple(re.findall("'([^']*)'", details["msg"]))
+        return f"found {found!r}{closest(str(found), choices)}"
     if kind == "string_pattern_mismatch":
         return f"{found!r} is not a name: use letters, digits and, inside, '_', '-', '.' or '+'"
     if kind == "value_error":
@@ -48,7 +49,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> str:
 def _written_part(location: Path, value: Any) -> Path:
     """The beginning of `location` that exists in the recipe as written: pydantic adds names of types to it."""
     for depth, part in enumerate(location):
-        items = dict(enumerate(value)) if isinstance(value, list) else value
+        items: Any = dict(enumerate(value)) if isinstance(value, list) else value
         if not (isinstance(items, Mapping) and part in items):
             return location[:depth]
         value = items[part]
