@@ -1,4 +1,4 @@
-"""Tasks: labelled or unlabelled data, a head, a loss and a metric for one expert. Importing this does not import torch."""
+"""Tasks: labelled or unlabelled data, a head, a loss and a metric for one expert. Importing this imports no torch."""
 
 from supermerge.tasks.spec import TaskSpec
 

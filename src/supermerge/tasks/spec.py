@@ -1,4 +1,4 @@
-"""What a recipe says about one task: where its examples are, which columns to read, which expert and head, how to score."""
+"""What a recipe says about one task: its examples, the columns to read, its expert and head, how to score."""
 
 from __future__ import annotations
 

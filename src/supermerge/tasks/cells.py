@@ -1,0 +1,54 @@
+"""What a cell of a table must hold: a text, a class, or a number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from supermerge.errors import DataError
+from supermerge.tasks.rows import Label
+
+
+def text_cell(value: Any, *, column: str, place: str) -> str:
+    """The text in a cell, which may be empty. Raises DataError for anything but a text."""
+    if isinstance(value, str):
+        return value
+    raise DataError(f"{place}: column {column!r}: expected text, found {_shown(value)}")
+
+
+def class_cell(value: Any, *, column: str, place: str) -> str | int:
+    """The class in a cell: its name, or its index. Raises DataError for anything else."""
+    if isinstance(value, bool):
+        return int(value)
+    # Tables that once had gaps often store indices as floats.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, int) or (isinstance(value, str) and value):
+        return value
+    raise DataError(
+        f"{place}: column {column!r}: expected a class name or index, found {_shown(value)}",
+        hint="Examples without a label belong into the file named under unlabelled.",
+    )
+
+
+def number_cell(value: Any, *, column: str, place: str) -> float:
+    """The finite number in a cell. Raises DataError for anything else."""
+    try:
+        number = float(value) if isinstance(value, (str, int, float)) else math.nan
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    raise DataError(f"{place}: column {column!r}: expected a finite number, found {_shown(value)}")
+
+
+def label_cell(value: Any, *, column: str, place: str, numeric: bool) -> Label:
+    """The label in a cell: a number where `numeric`, else a class."""
+    return (number_cell if numeric else class_cell)(value, column=column, place=place)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:40] + '…'}"

@@ -1,0 +1,86 @@
+"""Images: a folder with one sub-folder per class, an image column, and decoding."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from supermerge.errors import DataError
+from supermerge.tasks.rows import Row
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def read_image_folder(folder: Path, *, labelled: bool) -> Iterator[Row]:
+    """Yield the images below `folder` in the order of their paths; the label is the name of the sub-folder.
+
+    Hidden files are skipped, and so are files beside the class folders; anything else below them must be an image.
+    Without labels, images may also lie directly in `folder`. Raises DataError with the file.
+    """
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if labelled and not classes:
+        raise DataError(
+            f"{folder}: expected one sub-folder per class, found none",
+            hint="Put the images into folders named after their classes, e.g. cats/1.png and dogs/2.png.",
+        )
+    for group in classes or [folder]:
+        for path in sorted(entry for entry in group.rglob("*") if entry.is_file()):
+            if any(part.startswith(".") for part in path.relative_to(folder).parts):
+                continue
+            require_image(path, place=str(path))
+            yield Row(place=str(path), image=path, label=group.name if labelled else None)
+
+
+def image_of(value: Any, *, column: str, place: str, base_dir: Path) -> Path | bytes:
+    """The image in a table's cell: a path relative to `base_dir`, the bytes of a file, or {bytes, path}.
+
+    Raises DataError where the cell holds text or anything else that is not an image.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        require_image(value, place=f"{place}: column {column!r}")
+        return value
+    if not isinstance(value, str):
+        raise DataError(f"{place}: column {column!r}: expected an image, found {type(value).__name__}")
+    path = base_dir / value
+    # A long text is no file name, and asking the file system about it is an error of its own.
+    if len(value) > 1024 or "\0" in value or not path.is_file():
+        shown = value if len(value) <= 60 else value[:60] + "…"
+        raise DataError(
+            f"{place}: column {column!r}: expected an image file, found the text {shown!r}",
+            hint=f"An image column holds paths relative to {base_dir}, or the bytes of image files.",
+        )
+    require_image(path, place=f"{place}: column {column!r}")
+    return path
+
+
+def require_image(image: Path | bytes, *, place: str) -> None:
+    """Raise DataError unless the header of `image` is that of an image; the pixels are not read."""
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(io.BytesIO(image) if isinstance(image, bytes) else image):
+            pass
+    except (OSError, PIL.Image.DecompressionBombError) as error:
+        name = "" if isinstance(image, bytes) or place == str(image) else f" {image}"
+        raise DataError(
+            f"{place}: expected an image, found{name or ' something'} that cannot be read as one",
+            hint="Any format that Pillow opens will do: PNG, JPEG, WebP, GIF, BMP, TIFF, …",
+        ) from error
+
+
+def open_image(row: Row) -> Image:
+    """Decode the image of `row` as RGB. Raises DataError where it is truncated or damaged."""
+    import PIL.Image
+
+    if row.image is None:
+        raise DataError(f"{row.place}: expected an image, found none")
+    try:
+        with PIL.Image.open(io.BytesIO(row.image) if isinstance(row.image, bytes) else row.image) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise DataError(f"{row.place}: the image is damaged ({error})") from error
