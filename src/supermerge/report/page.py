@@ -1,0 +1,65 @@
+"""report.html: one file that shows a run, without network, on a phone, a desk and paper, in light and dark."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from supermerge.report import numbers, palette
+from supermerge.report.charts.chart import Chart
+from supermerge.report.provenance import Provenance
+from supermerge.report.results import Results
+from supermerge.report.summary import best_merged, direction, score_rows, verdict
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def page(results: Results, charts: Mapping[str, Chart], provenance: Provenance | None) -> str:
+    """The whole page. Its content security policy allows its own scripts (by hash) and nothing from anywhere else."""
+    import vl_convert
+    from jinja2.utils import htmlsafe_json_dumps
+
+    template = files("supermerge.report") / "template"
+    scripts = [vl_convert.javascript_bundle(), (template / "report.js").read_text("utf-8")] if charts else []
+    scripts.append((template / "copy.js").read_text("utf-8"))
+    rows = score_rows(results)
+    return environment().get_template("report.html.j2").render(
+        results=results,
+        provenance=provenance,
+        charts=charts,
+        rows=rows,
+        by_kind={row.kind: row for row in reversed(rows)},
+        best={task: best_merged(results, task) for task in results.tasks},
+        verdict=verdict(results),
+        direction=direction(results),
+        charts_json=htmlsafe_json_dumps({name: {"specs": chart.specs, "data": chart.data} for name, chart in charts.items()}),
+        css=(template / "report.css").read_text("utf-8"),
+        light=palette.css("light"),
+        dark=palette.css("dark"),
+        scripts=scripts,
+        policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+    )  # fmt: skip
+
+
+def environment() -> jinja2.Environment:
+    """Templates escape whatever they print; a name that a template lacks is an error."""
+    import jinja2
+
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("supermerge.report", "template"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    env.filters.update(score=numbers.score, seconds=numbers.seconds, size=numbers.size)
+    return env
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,35 @@
+"""Writes the report of a run: report.html, README.md and charts/*.png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from supermerge.events import emit, phase
+from supermerge.report.provenance import Provenance
+from supermerge.report.results import Results
+
+
+def write_report(directory: Path, results: Results, provenance: Provenance | None = None) -> list[Path]:
+    """Write the page, the model card and its charts into `directory`, and say which files were written.
+
+    Nothing is fetched: the page carries its own code. Without `provenance` page and card name no base, licence or paper.
+    """
+    from supermerge.report.card import card
+    from supermerge.report.charts import build
+    from supermerge.report.page import page
+
+    written: list[Path] = []
+    with phase("report"):
+        charts = build(results)
+        for chart in charts.values():
+            written.append(_write(directory / "charts" / f"{chart.name}.png", chart.png()))
+        written.append(_write(directory / "README.md", card(results, charts, provenance).encode()))
+        written.append(_write(directory / "report.html", page(results, charts, provenance).encode()))
+    return written
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    emit("written", path=str(path), bytes=len(content))
+    return path
