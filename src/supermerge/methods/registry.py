@@ -1,0 +1,226 @@
+"""The registry: every published way to merge, under one name, with what a planner or a page must know of it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from supermerge.errors import RecipeError
+from supermerge.methods.context import Context
+from supermerge.methods.parameters import configuration, injected, validated
+from supermerge.methods.survey import Survey
+
+Scope = Literal["element", "tensor", "model"]
+Values = Mapping[str, Any]
+_ENTRY_POINTS = "supermerge.methods"
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedSpec:
+    """A learned method as data: what `supermerge.learn` must do. The merge itself is then θp + Σ link(w) τ."""
+
+    link: str
+    loss: str
+    init: float
+    granularity: str
+    data: Literal["labelled", "unlabelled"]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One published way to merge.
+
+    `scope` says what the function must see at once: `element` may be cut anywhere, `tensor` needs whole tensors,
+    `model` needs a survey of all tensors first, and then sees pieces, or whole tensors where `whole` is set.
+    `least` and `most` bound the number of experts.
+    """
+
+    name: str
+    title: str
+    paper: str
+    function: Callable[..., Tensor] | None
+    parameters: type[BaseModel]
+    scope: Scope | Callable[[Values], Scope]
+    doc: str
+    needs_base: bool = True
+    least: int = 1
+    most: int | None = None
+    whole: bool = False
+    survey: Callable[[Values, int, int], Survey] | None = None
+    learned: LearnedSpec | None = None
+
+    @property
+    def kind(self) -> Literal["static", "learned"]:
+        """Whether coefficients are learned from data."""
+        return "learned" if self.learned else "static"
+
+    def bind(self, params: Values | None = None, *, weights: Sequence[float] | None = None) -> Bound:
+        """The method with validated parameters; unknown keys and values out of range are a RecipeError."""
+        given = dict(params or {})
+        if weights is not None:
+            given["weights"] = tuple(weights)
+        return Bound(self, validated(self.name, self.parameters, given))
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A method and its validated parameters: a function of tensors."""
+
+    method: Method
+    values: Values
+
+    @property
+    def scope(self) -> Scope:
+        """What the function must see at once, with these parameters."""
+        scope = self.method.scope
+        return scope(self.values) if callable(scope) else scope
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the function may see a piece of a tensor."""
+        return self.scope == "element" or (self.scope == "model" and not self.method.whole)
+
+    def survey(self, k: int, numel: int) -> Survey | None:
+        """A fresh survey of k task vectors of `numel` elements each, where the method needs one."""
+        if self.method.survey is None or self.scope != "model":
+            return None
+        return self.method.survey(self.values, k, numel)
+
+    def __call__(self, base: Tensor, taus: Tensor, context: Context, survey: Survey | None = None) -> Tensor:
+        """base `[*shape]`, taus `[k, *shape]` → merged `[*shape]`."""
+        if self.method.function is None:
+            raise RecipeError(
+                f"method {self.method.name} learns its coefficients from data and cannot merge without it.",
+                hint="Give the recipe tasks and use `supermerge run`, or call supermerge.learn.",
+            )
+        extra: dict[str, Any] = {
+            name: context if issubclass(kind, Context) else survey
+            for name, kind in injected_of(self.method.function).items()
+        }
+        return self.method.function(base, taus, **self.values, **extra)
+
+    def merge(self, base: Tensor, taus: Tensor, *, name: str = "weight", seed: int = 0) -> Tensor:
+        """Merge one tensor as if it were the whole model, survey included."""
+        k = len(taus)
+        self.check(k)
+        context = Context(name, tuple(base.shape), tuple(str(i) for i in range(k)), seed)
+        survey = self.survey(k, base.numel())
+        while survey is not None:
+            survey.observe(context, base, taus)
+            if not survey.finish_pass():
+                break
+        return self(base, taus, context, survey)
+
+    def check(self, k: int) -> None:
+        """Refuse, as a RecipeError, a number of experts that the method or its per-expert parameters do not allow."""
+        method = self.method
+        if k < method.least or (method.most is not None and k > method.most):
+            wanted = f"at least {method.least}" if method.most is None else f"{method.least} to {method.most}"
+            raise RecipeError(
+                f"method {method.name}: {k} experts given, expected {wanted}.",
+                hint="Change the list of experts or the method.",
+            )
+        for name, value in self.values.items():
+            if isinstance(value, tuple) and value and not isinstance(value[0], str) and len(value) != k:
+                raise RecipeError(
+                    f"method {method.name}: {name} has {len(value)} values for {k} experts.",
+                    hint="Give one value per expert, in the order of the experts, or a single one for all.",
+                )
+
+    def rehearse(self, k: int) -> None:
+        """Merge one tiny tensor, so that contradictions in the parameters surface before anything is written."""
+        self.check(k)
+        if self.method.function is not None:
+            ramp = torch.linspace(0.5, 1.5, 16).view(4, 4)
+            self.merge(ramp, torch.stack([ramp * (i + 1) for i in range(k)]))
+
+
+injected_of = cache(injected)
+_methods: dict[str, Method] = {}
+_aliases: dict[str, str] = {}
+
+
+def method(
+    name: str,
+    *,
+    scope: Scope | Callable[[Values], Scope],
+    title: str,
+    paper: str,
+    needs_base: bool = True,
+    least: int = 1,
+    most: int | None = None,
+    whole: bool = False,
+    survey: Callable[[Values, int, int], Survey] | None = None,
+    aliases: Sequence[str] = (),
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Register a function `(base, taus, *, parameters…) -> merged` as the method called `name`."""
+
+    def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        parameters = configuration(name, function)
+        doc = inspect.getdoc(function) or title
+        entry = Method(name, title, paper, function, parameters, scope, doc, needs_base, least, most, whole, survey)
+        _add(entry, aliases)
+        return function
+
+    return register
+
+
+def learned(name: str, spec: LearnedSpec, *, title: str, paper: str, doc: str) -> Method:
+    """Register a method whose coefficients are learned."""
+    nothing = configuration(name, lambda: None)
+    entry = Method(name, title, paper, None, nothing, "element", doc, learned=spec)
+    _add(entry, ())
+    return entry
+
+
+def get(name: str) -> Method:
+    """The method called `name`; an unknown one is a RecipeError with a suggestion."""
+    _discover()
+    if name not in _methods and name not in _aliases:
+        close = difflib.get_close_matches(name, [*_methods, *_aliases], n=1)
+        raise RecipeError(
+            f"method: unknown method {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""),
+            hint=f"Methods: {', '.join(names())}.",
+        )
+    return _methods[_aliases.get(name, name)]
+
+
+def names() -> list[str]:
+    """The names of all methods, sorted."""
+    _discover()
+    return sorted(_methods)
+
+
+def _add(entry: Method, aliases: Sequence[str]) -> None:
+    for name in (entry.name, *aliases):
+        if name in _methods or name in _aliases:
+            raise RecipeError(f"method {name!r} is registered twice.", hint="Uninstall one of its packages.")
+    _methods[entry.name] = entry
+    _aliases.update(dict.fromkeys(aliases, entry.name))
+
+
+@cache
+def _discover() -> None:
+    package = importlib.import_module("supermerge.methods")
+    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+        importlib.import_module(f"supermerge.methods.{module}")
+    for point in sorted(entry_points(group=_ENTRY_POINTS), key=lambda point: point.name):
+        try:
+            point.load()
+        except ImportError as error:
+            raise RecipeError(
+                f"method {point.name!r} of {point.value} cannot be imported: {error}.",
+                hint="Repair or uninstall the package that provides it.",
+            ) from error

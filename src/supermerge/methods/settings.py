@@ -1,0 +1,39 @@
+"""The parameters of learned methods: what a recipe may say beside `name: supermerge`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class LearnSettings(BaseModel):
+    """How coefficients are learned.
+
+    `steps` bounds the optimiser's steps and `lr` is Adam's rate (`schedule` `cosine` lets it fall to 0 over the steps).
+    `link` and `granularity` say what bounds a coefficient and what shares one. `loss` is an objective or weights by
+    objective. `init` is the coefficient that all experts start from, `average` for 1/k, or a method whose merge is
+    projected on the task vectors. With held-back data (`held_back` of a task), its loss is measured every `every`
+    steps, learning stops `patience` steps after the best, and with `refit` all validation data are then learned from,
+    for the number of steps found. `clip` bounds the norm of the gradient. `residency` is where the experts lie
+    between readings; the result does not depend on it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: Annotated[int, Field(ge=0)] = 100
+    lr: Positive = 0.02
+    schedule: Literal["constant", "cosine"] = "constant"
+    link: Literal["tanh", "identity", "clamp", "softmax"] = "tanh"
+    granularity: Literal["model", "layer", "module", "tensor", "row"] = "tensor"
+    loss: str | dict[str, Positive] = "cross_entropy"
+    init: float | str = 0.3
+    every: Annotated[int, Field(ge=1)] = 1
+    patience: Annotated[int, Field(ge=1)] | None = 20
+    refit: bool = True
+    clip: Positive | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    residency: Literal["auto", "disk", "memory"] = "auto"
+    save_every: Positive = 30.0

@@ -1,0 +1,14 @@
+"""SuperMerge."""
+
+from supermerge.methods.registry import LearnedSpec, learned
+
+supermerge = learned(
+    "supermerge",
+    LearnedSpec(link="tanh", loss="cross_entropy", init=0.3, granularity="tensor", data="labelled"),
+    title="SuperMerge",
+    paper="https://arxiv.org/abs/2412.10416",
+    doc="""The base plus learned multiples of the task vectors, one number per expert and tensor.
+
+θm(j) = θp(j) + Σᵢ tanh(w(i,j)) τ(i,j), w learned by gradient descent on the task losses over a few labelled validation
+examples. It starts at tanh(w) = 0.3, which is task arithmetic; the paper's own start is not known.""",
+)

@@ -1,0 +1,27 @@
+"""Task arithmetic."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from supermerge.methods.parameters import Number, Weights
+from supermerge.methods.registry import method
+from supermerge.methods.transforms import weighted_sum
+
+
+def scaled(weights: Weights, scale: float | None, k: int, default: float) -> list[float]:
+    """The coefficients cᵢ = scale · wᵢ: without weights, `default` each; with weights alone, the weights."""
+    if scale is None:
+        scale = default if weights is None else 1.0
+    return [scale * weight for weight in weights or (1.0,) * k]
+
+
+@method("task_arithmetic", scope="element", title="Task arithmetic", paper="https://arxiv.org/abs/2212.04089")
+def task_arithmetic(base: Tensor, taus: Tensor, *, weights: Weights = None, scale: Number | None = None) -> Tensor:
+    """The base plus a multiple of every task vector.
+
+    θ = θp + scale · Σᵢ wᵢ τᵢ. Without weights every coefficient is `scale`, 0.3 by default (the paper's choice for
+    eight tasks); with weights `scale` is 1. A negative weight forgets a task; the weights (1, −1, 1) of experts
+    (C, A, B) give the paper's analogy.
+    """
+    return weighted_sum(base, taus, scaled(weights, scale, len(taus), 0.3))

@@ -1,0 +1,103 @@
+"""TIES: trim, elect a sign, merge what agrees."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from supermerge.methods.context import Context
+from supermerge.methods.parameters import Fractions, Number, Weights, per_expert
+from supermerge.methods.registry import Scope, method
+from supermerge.methods.survey import MagnitudeSurvey, nth_largest
+from supermerge.methods.transforms import agree_mean, agree_sum, elect, keep_large, summed, weighted
+
+
+class TiesSurvey(MagnitudeSurvey):
+    """Per expert the magnitude to reach, then the sign that most coordinates of the trimmed sum have."""
+
+    def __init__(self, wanted: Sequence[int], weights: Sequence[float], vote: bool) -> None:
+        super().__init__(wanted)
+        self.tie = 1
+        self._weights, self._vote, self._voting, self._votes = weights, vote, False, 0
+        self._lock = threading.Lock()
+
+    def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
+        """Count magnitudes, in the last pass signs."""
+        if not self._voting:
+            super().observe(context, base, taus)
+            return
+        votes = _votes(keep_large(taus, self.thresholds), self._weights)
+        with self._lock:
+            self._votes += votes
+
+    def finish_pass(self) -> bool:
+        """Two passes for the thresholds, one for the vote."""
+        if self._voting:
+            self.tie = 1 if self._votes > 0 else -1
+            return False
+        self._voting = not super().finish_pass() and self._vote
+        return self._voting or not self.done
+
+
+def _votes(taus: Tensor, weights: Sequence[float]) -> int:
+    total = summed(weighted(taus, weights))
+    return int(torch.count_nonzero(total > 0)) - int(torch.count_nonzero(total < 0))
+
+
+def _survey(values: Mapping[str, Any], k: int, numel: int) -> TiesSurvey:
+    # The authors' code keeps one element more than int(density · numel).
+    kept = [0 if density == 0 else int(density * numel) + 1 for density in per_expert(values["density"], k)]
+    return TiesSurvey(kept, values["weights"] or (1.0,) * k, values["zero_sign"] == "majority")
+
+
+def _scope(values: Mapping[str, Any]) -> Scope:
+    return "model" if values["trim"] == "model" else "tensor"
+
+
+@method(
+    "ties",
+    scope=_scope,
+    title="TIES-Merging",
+    paper="https://arxiv.org/abs/2306.01708",
+    survey=_survey,
+)
+def ties(
+    base: Tensor,
+    taus: Tensor,
+    *,
+    survey: TiesSurvey | None,
+    weights: Weights = None,
+    density: Fractions = 0.2,
+    scale: Number = 1.0,
+    trim: Literal["model", "tensor"] = "model",
+    merge: Literal["mean", "sum"] = "mean",
+    zero_sign: Literal["majority", "positive"] = "majority",
+) -> Tensor:
+    """Keep the large elements, elect a sign per coordinate, merge the elements that have it.
+
+    τ̃ᵢ = the `density` largest elements of τᵢ by magnitude, over the whole model (`trim: model`, the paper) or tensor
+    by tensor; γ = sign(Σᵢ wᵢ τ̃ᵢ), where a sum of zero takes the sign of most coordinates (`zero_sign: majority`, of
+    the model or the tensor) or +; θ = θp + scale · mean {τ̃ᵢ : sign τ̃ᵢ = γ}. The mean is weighted by `weights`;
+    `merge: sum` adds instead. Elements as large as the smallest one kept are kept too, so slightly more than `density`
+    may stay. As in the authors' code `trim: model` keeps int(density · d) + 1 of d elements, and a vote that ends in a
+    draw counts as −; `trim: tensor` keeps int(density · d).
+    """
+    w = list(weights or (1.0,) * len(taus))
+    if survey is None:
+        kept = [int(share * base.numel()) for share in per_expert(density, len(taus))]
+        thresholds = [nth_largest(tau.abs(), count) for tau, count in zip(taus, kept, strict=True)]
+    else:
+        thresholds = survey.thresholds
+    trimmed = weighted(keep_large(taus, thresholds), w)
+    if zero_sign == "positive":
+        tie = 1
+    elif survey is None:
+        tie = 1 if _votes(trimmed, (1.0,) * len(taus)) > 0 else -1
+    else:
+        tie = survey.tie
+    positive = elect(trimmed, tie)
+    return base + scale * (agree_mean(trimmed, positive, w) if merge == "mean" else agree_sum(trimmed, positive))
