@@ -11,9 +11,13 @@ from supermerge.tasks.rows import Label
 
 def text_cell(value: Any, *, column: str, place: str) -> str:
     """The text in a cell, which may be empty. Raises DataError for anything but a text."""
-    if isinstance(value, str):
-        return value
-    raise DataError(f"{place}: column {column!r}: expected text, found {_shown(value)}")
+    if not isinstance(value, str):
+        raise DataError(f"{place}: column {column!r}: expected text, found {_shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: column {column!r}: the text holds half of a surrogate pair") from error
+    return value
 
 
 def class_cell(value: Any, *, column: str, place: str) -> str | int:
@@ -35,7 +39,7 @@ def number_cell(value: Any, *, column: str, place: str) -> float:
     """The finite number in a cell. Raises DataError for anything else."""
     try:
         number = float(value) if isinstance(value, (str, int, float)) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
     if math.isfinite(number):
         return number

@@ -1,12 +1,11 @@
 """Data named in a recipe, read into rows: which reader, which columns, and what every cell must hold.
 
-What a reference names, in this order:
+What a reference names:
 
-- `datasets:ID[@REVISION][?config=NAME&split=NAME]`: a data set of the `datasets` library; ID is a folder relative to
-  the recipe where there is one (in the hub's layout, or saved by `save_to_disk`), else an id on the hub;
-- a folder made by `save_to_disk`, of one split;
-- any other folder: images, one sub-folder per class;
-- a file: `.jsonl`, `.ndjson`, `.csv`, `.tsv` or `.parquet`.
+- `datasets:ID[@REVISION][?config=NAME&split=NAME]`: a data set on the hub;
+- a file: `.jsonl`, `.ndjson`, `.csv`, `.tsv` or `.parquet`;
+- a folder made by the `datasets` library's `save_to_disk`, with `?split=NAME` where it holds several splits;
+- any other folder: images, one sub-folder per class.
 
 Without the prefix nothing is ever looked up on a hub, so a path with a typing error stays a missing file.
 """
@@ -20,7 +19,14 @@ from typing import Any
 
 from supermerge.errors import DataError
 from supermerge.tasks.cells import label_cell, text_cell
-from supermerge.tasks.hub import PREFIX, is_saved_dataset, read_dataset
+from supermerge.tasks.hub import (
+    PREFIX,
+    DatasetTable,
+    is_saved_dataset,
+    parse_options,
+    read_hub_dataset,
+    read_saved_dataset,
+)
 from supermerge.tasks.images import image_of, read_image_folder
 from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
@@ -34,27 +40,37 @@ def read_rows(ref: str, spec: TaskSpec, base_dir: Path, *, labelled: bool = True
     (file and line, what was found, what was expected), also where there is no example at all; NetworkError from hubs.
     """
     columns = _Columns.of(spec, labelled=labelled)
-    path = base_dir / ref
-    if ref.startswith(PREFIX) or is_saved_dataset(path):
-        table = read_dataset(ref, columns.names, label=columns.label, base_dir=base_dir)
-        rows = [
-            _with_class_name(columns.row(place, record, base_dir), table.label_names)
-            for place, record in table.records
-        ]
-    elif path.is_dir():
-        if spec.image is None:
-            raise DataError(f"{path}: a folder holds images, and this {spec.type} task reads none")
-        rows = [columns.checked(row) for row in read_image_folder(path, labelled=columns.label is not None)]
-    elif path.is_file():
-        rows = [columns.row(place, record, path.parent) for place, record in read_table(path, columns.names)]
+    if ref.startswith(PREFIX):
+        rows = columns.rows_of(read_hub_dataset(ref, columns.names, label=columns.label), base_dir)
     else:
-        raise DataError(
-            f"{path}: no such file or folder",
-            hint=f"Paths are relative to the recipe. A data set on a hub is written {PREFIX}ID?split=NAME.",
-        )
+        try:
+            rows = _read_path(ref, spec, columns, base_dir)
+        except OSError as error:
+            raise DataError(f"{error.filename or ref}: cannot be read ({error.strerror or error})") from error
     if not rows:
         raise DataError(f"{ref}: no examples in it", hint="Every file that a task names needs at least one example.")
     return rows
+
+
+def _read_path(ref: str, spec: TaskSpec, columns: _Columns, base_dir: Path) -> list[Row]:
+    name, _, query = (ref, "", "") if (base_dir / ref).exists() else ref.partition("?")
+    path = base_dir / name
+    if is_saved_dataset(path):
+        split = parse_options(ref, query, ("split",)).get("split")
+        return columns.rows_of(read_saved_dataset(path, split, columns.names, label=columns.label), path)
+    if path.is_dir():
+        if spec.image is None:
+            raise DataError(
+                f"{path}: a folder holds images, and a {spec.type} task reads none",
+                hint="Name a file in it.",
+            )
+        return [columns.checked(row) for row in read_image_folder(path, labelled=columns.label is not None)]
+    if path.is_file():
+        return [columns.row(place, record, path.parent) for place, record in read_table(path, columns.names)]
+    raise DataError(
+        f"{path}: no such file or folder",
+        hint=f"Paths are relative to the recipe. A data set on the hub is written {PREFIX}ID?split=NAME.",
+    )
 
 
 @dataclass(frozen=True)
@@ -89,12 +105,14 @@ class _Columns:
         def text(column: str) -> str:
             return text_cell(record[column], column=column, place=place)
 
-        image = self.image and image_of(record[self.image], column=self.image, place=place, base_dir=base_dir)
+        def image(column: str) -> Path | bytes:
+            return image_of(record[column], column=column, place=place, base_dir=base_dir)
+
         return self.checked(
             Row(
                 place=place,
                 texts=tuple(text(column) for column in self.texts),
-                image=image or None,
+                image=image(self.image) if self.image else None,
                 prompt=text(self.prompt) if self.prompt else None,
                 target=text(self.target) if self.target else None,
                 label=record[self.label] if self.label else None,
@@ -107,9 +125,8 @@ class _Columns:
             return row
         return replace(row, label=label_cell(row.label, column=self.label, place=row.place, numeric=self.numeric))
 
-
-def _with_class_name(row: Row, names: tuple[str, ...] | None) -> Row:
-    """`row` with the data set's own name of its class index."""
-    if names is None or not isinstance(row.label, int) or not 0 <= row.label < len(names):
-        return row
-    return replace(row, label_name=names[row.label])
+    def rows_of(self, table: DatasetTable, base_dir: Path) -> list[Row]:
+        """The rows of a data set, with its own names of the classes."""
+        rows = [self.row(place, record, base_dir) for place, record in table.records]
+        names: dict[object, str] = dict(enumerate(table.label_names or ()))
+        return [replace(row, label_name=names[row.label]) if row.label in names else row for row in rows]

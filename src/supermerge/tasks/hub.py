@@ -1,8 +1,8 @@
-"""Data sets of the `datasets` library: an id on the hub, a folder in its layout, or one saved by `save_to_disk`."""
+"""Data sets of the `datasets` library: one on the hub, or a folder that `save_to_disk` made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,31 +18,6 @@ _FORM = "Write datasets:ID[@REVISION][?config=NAME&split=NAME], e.g. datasets:ny
 
 
 @dataclass(frozen=True)
-class DatasetRef:
-    """`datasets:ID[@REVISION][?config=NAME&split=NAME]`, taken apart. `path` is the id, or a local folder."""
-
-    path: str
-    revision: str | None = None
-    config: str | None = None
-    split: str | None = None
-
-    @staticmethod
-    def parse(ref: str) -> DatasetRef:
-        """Take `ref` apart. Raises DataError where it is not of that form."""
-        head, _, query = ref.removeprefix(PREFIX).partition("?")
-        path, _, revision = head.partition("@")
-        options: dict[str, str] = {}
-        for pair in filter(None, query.split("&")):
-            key, separator, value = pair.partition("=")
-            if key not in ("config", "split") or not separator or not value:
-                raise DataError(f"{ref}: cannot read {pair!r}", hint=_FORM)
-            options[key] = value
-        if not path:
-            raise DataError(f"{ref}: names no data set", hint=_FORM)
-        return DatasetRef(path, revision or None, options.get("config"), options.get("split"))
-
-
-@dataclass(frozen=True)
 class DatasetTable:
     """The records of one split, and the names of the classes where the label column has them."""
 
@@ -55,33 +30,61 @@ def is_saved_dataset(folder: Path) -> bool:
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-def read_dataset(ref: str, columns: Sequence[str], *, label: str | None, base_dir: Path) -> DatasetTable:
-    """Open `ref` (`datasets:…`, or a saved folder) and read `columns` of one split; folders are relative to `base_dir`.
+def read_saved_dataset(folder: Path, split: str | None, columns: Sequence[str], *, label: str | None) -> DatasetTable:
+    """Read `columns` of a folder that `save_to_disk` made. Raises DataError for a damaged folder, split or column."""
+    import datasets
+    import pyarrow as pa
+
+    try:
+        found = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{folder}: cannot open this saved data set ({_first_line(error)})") from error
+    return _table(str(folder), found, split, columns, label)
+
+
+def read_hub_dataset(ref: str, columns: Sequence[str], *, label: str | None) -> DatasetTable:
+    """Read `columns` of `datasets:ID[@REVISION][?config=NAME&split=NAME]`, through the library's cache.
 
     Raises DataError for an unknown id, config, split or column, and NetworkError where the hub cannot be reached.
     """
     import datasets
+    from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
-    asked = DatasetRef.parse(ref) if ref.startswith(PREFIX) else DatasetRef(ref)
-    folder = base_dir / asked.path
+    head, _, query = ref.removeprefix(PREFIX).partition("?")
+    path, _, revision = head.partition("@")
+    options = parse_options(ref, query, ("config", "split"))
+    if not path:
+        raise DataError(f"{ref}: names no data set", hint=_FORM)
+    split = options.get("split")
     try:
-        if is_saved_dataset(folder):
-            found = datasets.load_from_disk(str(folder))
-        else:
-            path = str(folder) if folder.is_dir() else asked.path
-            found = datasets.load_dataset(path, asked.config, split=asked.split, revision=asked.revision)
+        found = datasets.load_dataset(path, options.get("config"), split=split, revision=revision or None)
     except (ConnectionError, HfHubHTTPError) as error:
         raise NetworkError(
             f"{ref}: the hub cannot be reached ({_first_line(error)})",
             hint="Check the connection, or use a local file.",
         ) from error
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         raise DataError(f"{ref}: cannot open this data set ({_first_line(error)})", hint=_FORM) from error
-    table = _one_split(ref, found, asked.split)
+    return _table(ref, found, split, columns, label)
+
+
+def parse_options(ref: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
+    """`key=value&key=value` as a dictionary. Raises DataError for other keys and other forms."""
+    options: dict[str, str] = {}
+    for pair in filter(None, query.split("&")):
+        key, _, value = pair.partition("=")
+        if key not in known or not value:
+            raise DataError(f"{ref}: cannot read {pair!r} after the '?'", hint=f"Known: {', '.join(known)}. {_FORM}")
+        options[key] = value
+    return options
+
+
+def _table(ref: str, found: Any, split: str | None, columns: Sequence[str], label: str | None) -> DatasetTable:
+    table = _one_split(ref, found, split)
     require_columns(ref, table.column_names, columns)
-    label_names = getattr(table.features[label], "names", None) if label is not None else None
-    return DatasetTable(_records(ref, table.select_columns(list(columns))), tuple(label_names) if label_names else None)
+    names = getattr(table.features[label], "names", None) if label is not None else None
+    return DatasetTable(_records(ref, table.select_columns(list(columns))), None if names is None else tuple(names))
 
 
 def _one_split(ref: str, found: Any, split: str | None) -> Dataset:
@@ -97,7 +100,7 @@ def _one_split(ref: str, found: Any, split: str | None) -> Dataset:
         return found[split]
     raise DataError(
         f"{ref}: {'no split named' if split is None else f'no split {split!r}'}; found {', '.join(names) or 'none'}",
-        hint=f"Add ?split=NAME, e.g. ?split={names[0]}." if names else _FORM,
+        hint="Add ?split=NAME to the reference.",
     )
 
 
@@ -108,9 +111,8 @@ def _records(ref: str, table: Dataset) -> Iterator[Record]:
     for name, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
-    for number, record in enumerate(table, start=1):
-        if isinstance(record, Mapping):
-            yield f"{ref}: row {number}", record
+    for number, record in enumerate(iter(table), start=1):
+        yield f"{ref}: row {number}", dict(record)
 
 
 def _first_line(error: BaseException) -> str:

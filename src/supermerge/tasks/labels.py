@@ -12,6 +12,7 @@ from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import closest
 
 _GENERIC = re.compile(r"LABEL_\d+")
+_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 def head_labels(
@@ -78,7 +79,7 @@ def _class_index(row: Row, index_of: Mapping[str, int], where: str) -> int:
     if isinstance(label, str):
         if label in index_of:
             return index_of[label]
-        label = int(label) if label.isascii() and label.isdigit() else label
+        label = int(label) if _INDEX.fullmatch(label) else label
     if isinstance(label, int) and 0 <= label < len(index_of):
         return label
     known = tuple(index_of)

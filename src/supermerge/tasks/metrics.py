@@ -83,20 +83,25 @@ class _Classification(_Paired):
         self._num_classes = outputs.shape[1]
         self._batches.append((outputs.argmax(dim=1).cpu(), targets.cpu()))
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"num_classes": self._num_classes, "validate_args": False}
+    def _values(self, predicted: Tensor, targets: Tensor) -> Tensor:
+        # One resample at a time: torchmetrics' batched form holds [resamples, n, classes] integers.
+        options = {"num_classes": self._num_classes, "validate_args": False}
+        return torch.stack([self._value(*pair, options) for pair in zip(predicted, targets, strict=True)])
+
+    @abstractmethod
+    def _value(self, predicted: Tensor, targets: Tensor, options: dict[str, Any]) -> Tensor:
+        """The value [] for class indices [n]."""
 
 
 class Accuracy(_Classification):
     """The share of examples whose largest logit is that of their class, with Wilson's interval."""
 
-    def _values(self, predicted: Tensor, targets: Tensor) -> Tensor:
+    def _value(self, predicted: Tensor, targets: Tensor, options: dict[str, Any]) -> Tensor:
         from torchmetrics.functional.classification import multiclass_stat_scores
 
-        options = {**self._options, "average": "micro", "multidim_average": "samplewise"}
-        # Its own accuracy is the same quotient, rounded to fp32.
-        return multiclass_stat_scores(predicted, targets, **options)[:, 0].double() / targets.shape[1]
+        # The library's accuracy is the same quotient, rounded to fp32.
+        true_positives = multiclass_stat_scores(predicted, targets, average="micro", **options)[0]
+        return true_positives.double() / len(targets)
 
     def _interval(self, value: float, predicted: Tensor, targets: Tensor) -> tuple[float, float]:
         return wilson(int((predicted == targets).sum()), len(targets))
@@ -105,22 +110,19 @@ class Accuracy(_Classification):
 class MacroF1(_Classification):
     """The mean of the F1 scores of the classes that are predicted or true anywhere."""
 
-    def _values(self, predicted: Tensor, targets: Tensor) -> Tensor:
+    def _value(self, predicted: Tensor, targets: Tensor, options: dict[str, Any]) -> Tensor:
         from torchmetrics.functional.classification import multiclass_f1_score
 
-        return multiclass_f1_score(
-            predicted, targets, average="macro", multidim_average="samplewise", **self._options
-        )
+        return multiclass_f1_score(predicted, targets, average="macro", **options)
 
 
 class MatthewsCorrelation(_Classification):
     """Matthews' correlation of predicted and true classes, for any number of classes; 0 where it is undefined."""
 
-    def _values(self, predicted: Tensor, targets: Tensor) -> Tensor:
+    def _value(self, predicted: Tensor, targets: Tensor, options: dict[str, Any]) -> Tensor:
         from torchmetrics.functional.classification import multiclass_matthews_corrcoef
 
-        pairs = zip(predicted, targets, strict=True)
-        return torch.stack([multiclass_matthews_corrcoef(row, truth, **self._options) for row, truth in pairs])
+        return multiclass_matthews_corrcoef(predicted, targets, **options)
 
 
 class Correlation(_Paired):
@@ -158,9 +160,7 @@ class Perplexity(Metric):
             outputs.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
         )
         self._require_finite(losses)
-        self._batches.append(
-            (losses.view(targets.shape).double().sum(1).cpu(), (targets != IGNORED).sum(1).cpu())
-        )
+        self._batches.append((losses.view(targets.shape).double().sum(1).cpu(), (targets != IGNORED).sum(1).cpu()))
 
     def compute(self) -> Score:
         """The score over all batches; n is the number of sequences with at least one target token."""

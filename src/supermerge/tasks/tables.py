@@ -66,11 +66,11 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         place = f"{path}:{number}"
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise DataError(
                 f"{place}: not valid JSON ({reason})",
-                hint="Every line is one JSON object, such as {\"text\": \"…\", \"label\": \"…\"}.",
+                hint='Every line is one JSON object, such as {"text": "…", "label": "…"}.',
             ) from error
         if not isinstance(record, dict):
             raise DataError(f"{place}: expected a JSON object, found {type(record).__name__}")
