@@ -6,5 +6,19 @@ from supermerge.checkpoint.hashing import hash_tensor
 from supermerge.checkpoint.memory import Resident
 from supermerge.checkpoint.renamed import Renamed
 from supermerge.checkpoint.source import Buffer, TensorInfo, TensorSource
+from supermerge.checkpoint.tensor_file import load_tensors, save_tensors
+from supermerge.checkpoint.writer import ShardWriter
 
-__all__ = ["Buffer", "Checkpoint", "Renamed", "Resident", "TensorInfo", "TensorSource", "hash_tensor", "require_finite"]
+__all__ = [
+    "Buffer",
+    "Checkpoint",
+    "Renamed",
+    "Resident",
+    "ShardWriter",
+    "TensorInfo",
+    "TensorSource",
+    "hash_tensor",
+    "load_tensors",
+    "require_finite",
+    "save_tensors",
+]

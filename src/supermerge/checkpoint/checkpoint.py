@@ -161,9 +161,7 @@ def _on_disk(label: str, path: Path, *, allow_pickle: bool, revision: str | None
         store = open_safetensors(label, weights.files, weights.weight_map)
         fingerprint = store.identities
     files = frozenset((status.st_dev, status.st_ino) for status in (file.stat() for file in weights.files))
-    return _nonempty(
-        Checkpoint(store, identity=files, directory=directory, revision=revision, fingerprint=fingerprint)
-    )
+    return _nonempty(Checkpoint(store, identity=files, directory=directory, revision=revision, fingerprint=fingerprint))
 
 
 def _named_file(path: Path) -> Weights:

@@ -157,5 +157,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise CheckpointError(f"{path}: is not a JSON object", hint="Copy or download the file again.")
     return document
-
-

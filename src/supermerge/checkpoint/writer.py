@@ -1,114 +1,188 @@
-"""Writes safetensors shards tensor by tensor, or chunk by chunk, with no more than one of them in memory."""
+"""Writes a checkpoint's shards tensor by tensor, or chunk by chunk, with no more than one of them in memory."""
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import blake3
 from torch import Tensor
 
-from supermerge.checkpoint.files import OpenFile, open_safetensors
+from supermerge.checkpoint.files import open_safetensors
 from supermerge.checkpoint.hashing import tensor_bytes
-from supermerge.checkpoint.header import Header, build_header
-from supermerge.checkpoint.source import TensorInfo, check_flat
-from supermerge.errors import ResourceError, SupermergeError, UsageError
+from supermerge.checkpoint.header import build_header
+from supermerge.checkpoint.output_file import OutputFile
+from supermerge.checkpoint.shards import INDEX_NAME, index_text, split_into_shards
+from supermerge.checkpoint.source import Buffer, TensorInfo, TensorSource, check_flat
+from supermerge.errors import UsageError
 from supermerge.events import emit
 
-PYTORCH: Mapping[str, str] = {"format": "pt"}  # transformers refuses files without it
-REREAD_BYTES = 1 << 22
-
-
-class OutputFile:
-    """One new file, sized when made, written at offsets. Its mode follows the umask."""
-
-    def __init__(self, path: Path, nbytes: int) -> None:
-        self.path = path
-        self.nbytes = nbytes
-        self._descriptor = -1
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            _reserve(self._descriptor, nbytes)
-        except OSError as error:
-            self.close()
-            raise _write_error(path, error) from error
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Write all of `data` at `offset`."""
-        done = 0
-        try:
-            while done < len(data):
-                done += os.pwrite(self._descriptor, data[done:], offset + done)
-        except OSError as error:
-            raise _write_error(self.path, error) from error
-
-    def finish(self) -> None:
-        """Wait until the bytes are on the disk, and close."""
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise _write_error(self.path, error) from error
-        finally:
-            self.close()
-        emit("written", path=str(self.path), bytes=self.nbytes)
-
-    def close(self) -> None:
-        """Let go of the file; harmless when done twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def _reserve(descriptor: int, nbytes: int) -> None:
-    """Claim the disk space now, so that a full disk shows before hours of work rather than after."""
-    if hasattr(os, "posix_fallocate") and nbytes:
-        try:
-            os.posix_fallocate(descriptor, 0, nbytes)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-    os.ftruncate(descriptor, nbytes)
-
-
-def _write_error(path: Path, error: OSError) -> SupermergeError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    hint = "Free some space, or write to another disk." if full else "Check the directory and its permissions."
-    return ResourceError(f"{path}: cannot be written: {error.strerror}", hint=hint)
+PYTORCH: Mapping[str, str] = {"format": "pt"}  # transformers refuses a file that does not say so
+REREAD_ELEMENTS = 1 << 20
 
 
 @dataclass(slots=True)
-class _Progress:
-    """Which elements of one tensor are written, and the hash of as many as came in order."""
+class _Target:
+    """One tensor's place, which of its elements are written, and the hash of as many as came in order."""
 
     info: TensorInfo
     file: OutputFile
     offset: int
+    ranges: list[tuple[int, int]] = field(default_factory=list)
     hasher: blake3.blake3 = field(default_factory=blake3.blake3)
     hashed: int = 0
-    ranges: list[tuple[int, int]] = field(default_factory=list)
 
     def claim(self, start: int, stop: int) -> None:
         """Note a range as written; raises UsageError if part of it already is."""
-        at = bisect_left(self.ranges, (start, stop))
-        before, after = self.ranges[at - 1 : at] if at else [], self.ranges[at : at + 1]
-        if (before and before[0][1] > start) or (after and after[0][0] < stop):
+        first = last = bisect_left(self.ranges, (start, stop))
+        before = self.ranges[first - 1] if first else (-1, -1)
+        after = self.ranges[last] if last < len(self.ranges) else (self.info.numel + 1, self.info.numel + 1)
+        if before[1] > start or after[0] < stop:
             raise UsageError(f"elements {start} to {stop} of tensor {self.info.name!r} are written twice")
-        if before and before[0][1] == start:
-            start, at = before[0][0], at - 1
-        if after and after[0][0] == stop:
-            stop = after[0][1]
-        self.ranges[at : at + len(before) * (bool(before) and start == before[0][0]) + len(after)] = [(start, stop)]
+        if before[1] == start:
+            first, start = first - 1, before[0]
+        if after[0] == stop:
+            last, stop = last + 1, after[1]
+        self.ranges[first:last] = [(start, stop)]
 
     @property
-    def complete(self) -> bool:
-        """Whether every element is written."""
-        return self.ranges == [(0, self.info.numel)] or self.info.numel == 0
+    def missing(self) -> int:
+        """How many elements are still to be written."""
+        return self.info.numel - sum(stop - start for start, stop in self.ranges)
+
+
+class ShardWriter:
+    """Files of safetensors in `directory`, laid out before the first tensor comes, filled in any order.
+
+    `infos` says what will be written, in the order in which it is dealt out to shards of `shard_size` bytes. Writing one
+    tensor from one thread and another from another is fine; one tensor's chunks come from one thread. `close` checks that
+    everything came, waits for the disk, writes the index, and gives every tensor's hash. Leaving a `with` block without
+    `close` (an exception did it) leaves incomplete files behind: write into an OutputDirectory's staging directory.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        infos: Sequence[TensorInfo],
+        *,
+        shard_size: int,
+        metadata: Mapping[str, str] = PYTORCH,
+    ) -> None:
+        self.directory = directory
+        self._lock = Lock()
+        self._shards = split_into_shards(infos, shard_size)
+        self._files: list[OutputFile] = []
+        self._targets: dict[str, _Target] = {}
+        try:
+            for name, shard in self._shards.items():
+                self._targets.update(_lay_out(directory / name, shard, metadata, self._files))
+        except BaseException:
+            self._release()
+            raise
+        if len(self._targets) != len(infos):
+            self._release()
+            raise UsageError(f"{directory}: {len(infos)} tensors are to be written under {len(self._targets)} names")
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Write a whole tensor, in its dtype of `infos`."""
+        info = self._target(name).info
+        if tuple(tensor.shape) != info.shape:
+            raise UsageError(f"tensor {name!r} has shape {list(tensor.shape)}, announced was {list(info.shape)}")
+        self.write_flat(name, 0, tensor.reshape(-1))
+
+    def write_flat(self, name: str, start: int, tensor: Tensor) -> None:
+        """Write elements of the flattened tensor from `start` on: [n] elements, n the length of `tensor`."""
+        target = self._target(name)
+        if tensor.dtype != target.info.dtype or tensor.ndim != 1:
+            raise UsageError(
+                f"tensor {name!r}: given is {tensor.dtype} with {tensor.ndim} dimensions, "
+                f"announced was flat {target.info.dtype}"
+            )
+        stop = start + tensor.numel()
+        check_flat(target.info, start, stop)
+        if start == stop:
+            return
+        with self._lock:
+            target.claim(start, stop)
+        data = tensor_bytes(tensor)
+        target.file.write(data, target.offset + start * target.info.dtype.itemsize)
+        if start == target.hashed:
+            target.hasher.update(data)
+            target.hashed = stop
+
+    def close(self) -> dict[str, str]:
+        """Finish the files and write the index. Gives tensor name -> BLAKE3 in hexadecimal.
+
+        Raises UsageError when a tensor was not, or not wholly, written.
+        """
+        missing = {name: target.missing for name, target in self._targets.items() if target.missing}
+        if missing:
+            name, count = next(iter(missing.items()))
+            self._release()
+            raise UsageError(
+                f"{self.directory}: {len(missing)} tensors are not wholly written: {name!r} lacks {count} elements"
+            )
+        for file in self._files:
+            file.finish()
+        if len(self._shards) > 1:
+            text = index_text(self._shards).encode("utf-8")
+            index = OutputFile(self.directory / INDEX_NAME, len(text))
+            index.write(memoryview(text), 0)
+            index.finish()
+            self._files.append(index)
+        for file in self._files:
+            emit("written", path=str(file.path), bytes=file.nbytes)
+        return self._hashes()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _target(self, name: str) -> _Target:
+        target = self._targets.get(name)
+        if target is None:
+            raise UsageError(f"{self.directory}: tensor {name!r} was not announced")
+        return target
+
+    def _hashes(self) -> dict[str, str]:
+        """The running hashes, and those of tensors whose chunks came out of order, read again."""
+        with_gaps = [name for name, target in self._targets.items() if target.hashed != target.info.numel]
+        hashes = {name: target.hasher.hexdigest() for name, target in self._targets.items()}
+        if with_gaps:
+            store = open_safetensors(str(self.directory), [self.directory / name for name in self._shards])
+            try:
+                hashes.update({name: _hash_stored(store, name) for name in with_gaps})
+            finally:
+                store.close()
+        return hashes
+
+    def _release(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def _lay_out(
+    path: Path, infos: Sequence[TensorInfo], metadata: Mapping[str, str], files: list[OutputFile]
+) -> dict[str, _Target]:
+    head, header = build_header(infos, metadata)
+    file = OutputFile(path, header.nbytes)
+    files.append(file)
+    file.write(memoryview(head), 0)
+    return {name: _Target(info, file, header.offsets[name]) for name, info in header.tensors.items()}
+
+
+def _hash_stored(store: TensorSource, name: str) -> str:
+    hasher, buffer, numel = blake3.blake3(), Buffer(), store.tensors[name].numel
+    for start in range(0, numel, REREAD_ELEMENTS):
+        chunk = store.read_flat(name, start, min(start + REREAD_ELEMENTS, numel), buffer=buffer)
+        hasher.update(tensor_bytes(chunk))
+    return hasher.hexdigest()
