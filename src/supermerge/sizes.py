@@ -21,17 +21,6 @@ def parse_size(text: str | int) -> int:
     return size
 
 
-def format_size(size: int) -> str:
-    """`size` bytes to three digits in decimal units, such as `1.25 GB`."""
-    value, unit = float(size), "B"
-    for larger in ("KB", "MB", "GB", "TB", "PB"):
-        if abs(value) < 999.5:
-            break
-        value, unit = value / 1000, larger
-    digits = 0 if unit == "B" or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
-    return f"{value:.{digits}f} {unit}"
-
-
 def write_size(size: int) -> str:
     """`size` bytes in the largest unit that has no remainder, as `parse_size` reads it: `16GB`, `3GiB`, `1001B`."""
     unit = max((unit for unit, factor in _UNITS.items() if unit and size % factor == 0), key=_UNITS.__getitem__)

@@ -1,0 +1,76 @@
+"""Errors of a command: one message on stderr and the exit code of its kind, a traceback only with `--debug`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from supermerge.errors import InterruptedRun, ResourceError, SupermergeError
+
+
+@contextmanager
+def guarded(debug: bool) -> Iterator[None]:
+    """Run the body of a command; what the user can act on ends it with one message and its exit code."""
+    if debug:
+        sys.excepthook = sys.__excepthook__
+    try:
+        yield
+    except SupermergeError as error:
+        if debug:
+            _leave_with_traceback(error)
+        _leave(error)
+    except KeyboardInterrupt as interrupt:
+        if debug:
+            sys.__excepthook__(type(interrupt), interrupt, interrupt.__traceback__)
+        _leave(InterruptedRun("Interrupted.", hint="The same command continues where a run can be continued."))
+    except BrokenPipeError:
+        # The reader of our output went away (`supermerge … | head`): nothing is wrong, and nothing can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except (OSError, MemoryError) as error:
+        if debug:
+            _leave_with_traceback(error)
+        _leave(_resource_error(error))
+
+
+def _leave_with_traceback(error: BaseException) -> None:
+    """Show the traceback of `error` and leave with the exit code of its kind."""
+    sys.__excepthook__(type(error), error, error.__traceback__)
+    raise typer.Exit(error.exit_code if isinstance(error, SupermergeError) else ResourceError.exit_code)
+
+
+def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What `sys.excepthook` does without `--debug`: an error that no one foresaw is ours, and says where it was."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace else ""
+    _show(
+        f"This is a bug in supermerge: {kind.__name__}: {error}{place}",
+        "Run the same command with --debug and report what it prints.",
+    )
+
+
+def _resource_error(error: OSError | MemoryError) -> SupermergeError:
+    if isinstance(error, MemoryError):
+        return ResourceError("Out of memory.", hint="`supermerge plan` says how much a recipe needs.")
+    place = f"{error.filename}: " if error.filename else ""
+    return ResourceError(f"{place}{error.strerror or error}", hint="Check the path, permissions and free space.")
+
+
+def _leave(error: SupermergeError) -> None:
+    _show(error.message, error.hint)
+    raise typer.Exit(error.exit_code)
+
+
+def _show(message: str, hint: str | None) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), message))
+    if hint:
+        console.print(Text(hint, style="dim"))

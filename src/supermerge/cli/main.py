@@ -1,0 +1,51 @@
+"""The `supermerge` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from supermerge import __version__
+from supermerge.cli.compare import compare
+from supermerge.cli.demo import demo
+from supermerge.cli.evaluate import evaluate
+from supermerge.cli.guard import report_bug
+from supermerge.cli.inspect import inspect
+from supermerge.cli.methods import methods
+from supermerge.cli.plan import plan
+from supermerge.cli.run import run
+from supermerge.cli.verify import verify
+
+app = typer.Typer(
+    name="supermerge",
+    help="Merge fine-tuned experts into one model, with coefficients learned from a few labelled examples.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (run, plan, evaluate, compare, inspect, methods, verify, demo):
+    app.command()(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"supermerge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Merge fine-tuned experts into one model, with coefficients learned from a few labelled examples."""
+
+
+def main() -> None:
+    """Parse the command line, run the command, and exit with its code."""
+    sys.excepthook = report_bug
+    typer.main.get_command(app)(prog_name="supermerge")

@@ -1,0 +1,54 @@
+"""What a finished run prints: the scores, the verdict, the cost, and where everything is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from supermerge.cli.console import console
+from supermerge.cli.scores import print_results_table
+from supermerge.report.numbers import seconds, size
+from supermerge.report.results import Results
+from supermerge.report.summary import verdict
+
+if TYPE_CHECKING:
+    from supermerge.run import Result
+
+
+def print_result(result: Result) -> None:
+    """Print `result` for a person."""
+    out, results = console(), result.results
+    if results.models:
+        out.print()
+        print_results_table(results)
+        out.print()
+        judged = verdict(results)
+        sign, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("·", "yellow")}[judged.good]
+        out.print(Text.assemble((f"{sign} {judged.headline}. ", style), " ".join(judged.sentences)))
+    if results.recommendation is not None:
+        out.print(Text.assemble(("Ship ", "bold"), results.recommendation.model, f": {results.recommendation.reason}"))
+    out.print()
+    directory = _short(result.directory)
+    out.print(Text.assemble(("Model   ", "dim"), (directory, "bold"), (f"   {_cost(results)}", "dim")))
+    report = result.directory / "report.html"
+    if report.exists():
+        out.print(Text.assemble(("Report  ", "dim"), _short(report)))
+
+
+def _cost(results: Results) -> str:
+    cost = results.cost
+    total = sum(phase.seconds for phase in cost.phases)
+    peaks = [phase.peak_rss_bytes for phase in cost.phases if phase.peak_rss_bytes is not None]
+    parts = [size(cost.output_bytes)] if cost.output_bytes is not None else []
+    parts += [f"in {seconds(total)}"] if cost.phases else []
+    parts += [f"with at most {size(max(peaks))} of memory"] if peaks else []
+    return " ".join(parts)
+
+
+def _short(path: Path) -> str:
+    """`path` as one would type it here: relative where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
