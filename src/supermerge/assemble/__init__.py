@@ -1,0 +1,19 @@
+"""The streaming pass: a method and matched checkpoints in, merged tensors out, in bounded memory."""
+
+from supermerge.assemble.choice import Choice
+from supermerge.assemble.geometry import Geometry
+from supermerge.assemble.merge import merge
+from supermerge.assemble.stream import Assembled, Sink, assemble, merge_into, output_infos
+from supermerge.methods import weighted_sum
+
+__all__ = [
+    "Assembled",
+    "Choice",
+    "Geometry",
+    "Sink",
+    "assemble",
+    "merge",
+    "merge_into",
+    "output_infos",
+    "weighted_sum",
+]

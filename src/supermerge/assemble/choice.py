@@ -1,0 +1,37 @@
+"""Which method merges which tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from supermerge.methods import Bound, get
+
+Rules = Sequence[tuple[str, Bound]]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One method for all tensors, except those that a rule's glob matches; the first match wins."""
+
+    default: Bound
+    rules: Rules = field(default=())
+
+    def __call__(self, name: str) -> Bound:
+        """The method for the tensor called `name`."""
+        return next((bound for pattern, bound in self.rules if fnmatchcase(name, pattern)), self.default)
+
+    def rehearse(self, k: int) -> None:
+        """Refuse parameters that cannot work for k experts, before anything is read or written."""
+        for bound in (self.default, *(bound for _, bound in self.rules)):
+            bound.rehearse(k)
+
+
+def chosen(
+    method: str | Bound, params: Mapping[str, Any] | None, weights: Sequence[float] | None, rules: Rules
+) -> Choice:
+    """A `Choice` from what callers give: a method by name with parameters, or bound already."""
+    bound = method if isinstance(method, Bound) else get(method).bind(params, weights=weights)
+    return Choice(bound, tuple(rules))

@@ -1,0 +1,222 @@
+"""The streaming pass: a method and matched checkpoints in, merged tensors out, in bounded memory.
+
+Element-scope methods see pieces of fixed size; the others see whole tensors, several at a time while they fit into
+the budget. Every tensor is one job of one thread, so its pieces are read, hashed and written in order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from supermerge.assemble.choice import Choice, Rules, chosen
+from supermerge.assemble.geometry import Geometry, add_gram
+from supermerge.assemble.pieces import Hashes, Piece, Reader, arithmetic, piece_elements
+from supermerge.assemble.workers import default_threads, parallel
+from supermerge.checkpoint import Match, TensorInfo
+from supermerge.errors import RefusedError
+from supermerge.events import emit, phase
+from supermerge.methods import Bound, Context, Survey
+
+_BUDGET = 1 << 30
+"""Bytes that whole tensors merged at the same time may hold together; a larger single tensor is merged alone."""
+
+
+class Sink(Protocol):
+    """Takes merged tensors as they come, in any order of names; the pieces of one name come in order."""
+
+    def write_flat(self, name: str, start: int, tensor: Tensor) -> None:
+        """Elements from `start` on of the flattened tensor."""
+        ...
+
+
+@dataclass(slots=True)
+class Assembled:
+    """What a pass saw on the way: BLAKE3 of every tensor read, and the geometry where asked for."""
+
+    base_hashes: dict[str, str] = field(default_factory=dict)
+    expert_hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+    geometry: Geometry | None = None
+
+
+@dataclass(slots=True)
+class _Seen:
+    name: str
+    hashes: Hashes
+    gram: Tensor | None = None
+
+
+class _Pass:
+    """One pass over the tensors of a match, with the method chosen for each."""
+
+    def __init__(self, match: Match, choice: Choice, seed: int, threads: int | None) -> None:
+        choice.rehearse(len(match.experts))
+        self.match, self.choice, self.seed = match, choice, seed
+        self.threads = threads or default_threads()
+        self.experts = tuple(match.experts)
+        self.merged = set(match.merged)
+        self._local = threading.local()
+        self._surveys: dict[int, Survey | None] = {}
+
+    @property
+    def reader(self) -> Reader:
+        if not hasattr(self._local, "reader"):
+            self._local.reader = Reader(self.match)
+        return self._local.reader
+
+    def context(self, info: TensorInfo, offset: int = 0) -> Context:
+        return Context(info.name, info.shape, self.experts, self.seed, offset)
+
+    def cost(self, name: str) -> int:
+        """Bytes that merging a tensor holds, roughly."""
+        info, k = self.match.base.tensors[name], len(self.experts)
+        pieces = name not in self.merged or self.choice(name).chunked
+        numel = min(info.numel, piece_elements(k)) if pieces else info.numel
+        return numel * 4 * 2 * (k + 2)
+
+    def over(self, names: Sequence[str], work: Callable[[str], Any], ordered: bool) -> Iterator[Any]:
+        return parallel(names, work, threads=self.threads, cost=self.cost, limit=_BUDGET, ordered=ordered)
+
+    def survey(self) -> None:
+        """Run the surveys that the chosen methods need."""
+        groups: dict[int, tuple[Bound, list[str]]] = {}
+        for name in self.match.merged:
+            bound = self.choice(name)
+            groups.setdefault(id(bound), (bound, []))[1].append(name)
+        for key, (bound, names) in groups.items():
+            numel = sum(self.match.base.tensors[name].numel for name in names)
+            survey = self._surveys[key] = bound.survey(len(self.experts), numel)
+            if survey is not None:
+                with phase("survey"):
+                    self._fill(survey, bound, names)
+
+    def _fill(self, survey: Survey, bound: Bound, names: Sequence[str]) -> None:
+        def observe(name: str) -> None:
+            info = self.match.base.tensors[name]
+            for piece in self.reader.pieces(name, whole=not bound.chunked):
+                rows = _shaped(piece, info, bound.chunked)
+                survey.observe(self.context(info, piece.start), rows[0], rows[1:])
+
+        again = True
+        while again:
+            for done, _ in enumerate(self.over(names, observe, ordered=False), 1):
+                emit("progress", phase="survey", done=done, total=len(names), unit="tensors")
+            again = survey.finish_pass()
+
+    def merge(self, name: str, piece: Piece) -> Tensor:
+        """One piece, merged and flat, in the arithmetic's dtype."""
+        info, bound = self.match.base.tensors[name], self.choice(name)
+        rows = _shaped(piece, info, bound.chunked)
+        return bound(rows[0], rows[1:], self.context(info, piece.start), self._surveys[id(bound)]).reshape(-1)
+
+    def pieces(self, name: str, hashes: Hashes | None = None) -> Iterator[Piece]:
+        return self.reader.pieces(name, whole=not self.choice(name).chunked, hashes=hashes)
+
+
+def _shaped(piece: Piece, info: TensorInfo, chunked: bool) -> Tensor:
+    return piece.rows if chunked else piece.rows.view(-1, *info.shape)
+
+
+def output_infos(match: Match, dtype: torch.dtype | None = None) -> list[TensorInfo]:
+    """What `merge_into` writes: the base's names, shapes and order, floating tensors in `dtype` (None: the base's)."""
+    return [
+        TensorInfo(info.name, dtype if dtype and info.is_floating else info.dtype, info.shape)
+        for info in match.base.tensors.values()
+    ]
+
+
+def assemble(
+    method: str | Bound,
+    match: Match,
+    *,
+    params: Mapping[str, Any] | None = None,
+    weights: Sequence[float] | None = None,
+    rules: Rules = (),
+    seed: int = 0,
+    threads: int | None = None,
+    names: Sequence[str] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, merged tensor in fp32) for every tensor that is merged, or those in `names`, in order, one at a time."""
+    work = _Pass(match, chosen(method, params, weights, rules), seed, threads)
+    work.survey()
+
+    def whole(name: str) -> tuple[str, Tensor]:
+        info = match.base.tensors[name]
+        merged = torch.empty(info.numel, dtype=arithmetic(info.dtype))
+        for piece in work.pieces(name):
+            merged[piece.start : piece.start + piece.rows.shape[1]] = work.merge(name, piece)
+        return name, merged.view(info.shape)
+
+    yield from work.over(match.merged if names is None else names, whole, ordered=True)
+
+
+def merge_into(
+    sink: Sink,
+    method: str | Bound,
+    match: Match,
+    *,
+    params: Mapping[str, Any] | None = None,
+    weights: Sequence[float] | None = None,
+    rules: Rules = (),
+    seed: int = 0,
+    threads: int | None = None,
+    names: Sequence[str] | None = None,
+    dtype: torch.dtype | None = None,
+    geometry: bool = False,
+) -> Assembled:
+    """Merge into `sink`: every tensor of the base, or those in `names`, cast once, at the end, to `dtype`.
+
+    Tensors that are not merged are copied from the base. Raises CheckpointError for NaN or infinity in a tensor read,
+    RefusedError where the result does not fit into `dtype`.
+    """
+    work = _Pass(match, chosen(method, params, weights, rules), seed, threads)
+    work.survey()
+
+    def write(name: str) -> _Seen:
+        info, hashes = match.base.tensors[name], Hashes(len(work.experts))
+        if name not in work.merged:
+            for start, stored in work.reader.raw(name, hashes):
+                sink.write_flat(name, start, stored.to(dtype) if dtype and info.is_floating else stored)
+            return _Seen(name, hashes)
+        inner = torch.zeros(len(work.experts) + 1, len(work.experts) + 1, dtype=torch.float64) if geometry else None
+        for piece in work.pieces(name, hashes):
+            if inner is not None:
+                add_gram(inner, piece.rows)
+            sink.write_flat(name, piece.start, _cast(work.merge(name, piece), dtype or info.dtype, name))
+        return _Seen(name, hashes, inner)
+
+    wanted = list(match.base.tensors if names is None else names)
+    # The largest first, so that no thread is left alone with one at the end.
+    by_size = sorted(wanted, key=lambda name: -match.base.tensors[name].numel)
+    seen: dict[str, _Seen] = {}
+    with phase("merge"):
+        for done, one in enumerate(work.over(by_size, write, ordered=False), 1):
+            seen[one.name] = one
+            emit("progress", phase="merge", done=done, total=len(wanted), unit="tensors")
+    return _gathered(work, [seen[name] for name in wanted])
+
+
+def _gathered(work: _Pass, seen: Sequence[_Seen]) -> Assembled:
+    result = Assembled({one.name: one.hashes.base.hexdigest() for one in seen})
+    merged = [one for one in seen if one.name in work.merged]
+    for i, expert in enumerate(work.experts):
+        result.expert_hashes[expert] = {one.name: one.hashes.experts[i].hexdigest() for one in merged}
+    grams = {one.name: one.gram for one in merged if one.gram is not None}
+    if grams:
+        result.geometry = Geometry(work.experts, grams)
+    return result
+
+
+def _cast(merged: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    cast = merged.to(dtype)
+    if cast.numel() and not torch.isfinite(cast.float().sum()) and not torch.isfinite(cast.float()).all():
+        raise RefusedError(
+            f"merged tensor {name!r}: a value of {float(merged.abs().max()):g} does not fit into {dtype}.",
+            hint="Choose a wider dtype for the output, or smaller weights.",
+        )
+    return cast

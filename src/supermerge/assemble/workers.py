@@ -1,0 +1,53 @@
+"""Work on several tensors at once, so that reading, computing and writing overlap, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_threads() -> int:
+    """As many as torch uses, at least two (so that one can wait for the disk) and at most eight."""
+    return max(2, min(8, torch.get_num_threads()))
+
+
+def parallel(
+    items: Iterable[Item],
+    work: Callable[[Item], Result],
+    *,
+    threads: int,
+    cost: Callable[[Item], int],
+    limit: int,
+    ordered: bool,
+) -> Iterator[Result]:
+    """Results of `work` for every item, in the order of the items where `ordered`, else as they come.
+
+    Items whose results were not yet taken cost at most `limit` together, unless a single one costs more. Every torch
+    operation runs on one thread, which keeps results independent of `threads`. The first error stops everything.
+    """
+    previous = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "supermerge", initializer=torch.set_num_threads, initargs=(1,))
+    running: dict[Future[Result], int] = {}
+    try:
+        for item in items:
+            need = cost(item)
+            while running and (len(running) >= 2 * threads or sum(running.values()) + need > limit):
+                yield _take(running, ordered)
+            running[pool.submit(work, item)] = need
+        while running:
+            yield _take(running, ordered)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(previous)
+
+
+def _take(running: dict[Future[Result], int], ordered: bool) -> Result:
+    done = next(iter(running)) if ordered else wait(running, return_when=FIRST_COMPLETED).done.pop()
+    del running[done]
+    return done.result()
