@@ -1,0 +1,73 @@
+"""The one model in memory: built from the base's config, its parameters filled tensor by tensor from any source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from supermerge.checkpoint import Buffer, Checkpoint, TensorSource
+from supermerge.tasks.binding import Binding, Origin
+from supermerge.tasks.bound import Bound
+from supermerge.tasks.models import build, fill_buffers, is_pooler, place, read_config, remove_pooler
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """`model` holds the parameters that every task shares; `binding` says which file tensors of `base` they are."""
+
+    model: PreTrainedModel
+    binding: Binding
+    base: TensorSource
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(
+        cls, kind: Any, base: Checkpoint, *, without_pooler: bool, dtype: torch.dtype, device: torch.device
+    ) -> Self:
+        """Build the class that `kind` (an Auto class, or a model class) picks, and load the base's weights into it.
+
+        A pooler that the base lacks, or that the tasks bring themselves (`without_pooler`), is left out. Raises
+        CheckpointError for any other tensor that the base lacks.
+        """
+        model = build(kind, read_config(base.config, base.label), base.label, dtype)
+        binding = Binding.of(model, base)
+        if without_pooler or any(is_pooler(name) for name in binding.missing):
+            remove_pooler(model)
+            binding = Binding.of(model, base)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        binding.require(parameters, base.label)
+        _allocate(model, binding, device)
+        fill_buffers(model, device, {})
+        host = cls(model, binding, base, device, dtype)
+        host.load(base)
+        return host
+
+    def bound(self, source: TensorSource) -> Bound:
+        """`source`, which has the base's file names, under the names of `model.state_dict()`."""
+        return Bound(self.binding, source)
+
+    @torch.no_grad()
+    def load(self, source: TensorSource) -> None:
+        """Overwrite the weights with those of `source`, which has the base's file names; one tensor at a time."""
+        bound, buffer = self.bound(source), Buffer()
+        done: set[int] = set()
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            if name in bound.tensors and id(tensor) not in done:
+                tensor.copy_(bound.read(name, buffer=buffer))
+                done.add(id(tensor))
+
+
+def _allocate(model: PreTrainedModel, binding: Binding, device: torch.device) -> None:
+    """Give every tensor that the file holds memory of its own, the aliases of a tied one the same; values come later."""
+    by_origin: dict[Origin, Tensor] = {}
+    state = model.state_dict(keep_vars=True)
+    for name, made in binding.made.items():
+        if made.origin not in by_origin:
+            memory = torch.empty_like(state[name], device=device, requires_grad=False)
+            by_origin[made.origin] = nn.Parameter(memory) if isinstance(state[name], nn.Parameter) else memory
+        place(model, name, by_origin[made.origin])

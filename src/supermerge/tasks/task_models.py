@@ -1,0 +1,129 @@
+"""One model in memory: the host with the shared parameters, and a model per task that is the host plus its own head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from supermerge.checkpoint import Checkpoint, TensorSource
+from supermerge.errors import CheckpointError, RecipeError
+from supermerge.tasks.heads import Head, complete, head_config
+from supermerge.tasks.host import Host
+from supermerge.tasks.labels import head_labels
+from supermerge.tasks.models import build, is_pooler, read_config
+from supermerge.tasks.pooled import pooled_head
+from supermerge.tasks.zero_shot import gives_image_embeddings, zero_shot_head
+
+_GENERATIVE = {"causal-lm": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
+_CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "image-classification": "AutoModelForImageClassification",
+    **_GENERATIVE,
+}
+_CLASSIFIERS = ("text-classification", "image-classification")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSource:
+    """What a task's model is made of: `sources` are searched in order for the tensors that the host does not have.
+
+    `config` is the config.json of the head (the expert's own, mostly). With `pooling` the head is our pooled linear
+    one, with `zero_shot` the sources hold text embeddings; otherwise it is that of the transformers class for `type`.
+    `image` says that a regression reads images.
+    """
+
+    label: str
+    type: str
+    config: Mapping[str, Any]
+    sources: tuple[TensorSource, ...]
+    labels: tuple[str, ...] | None = None
+    pooling: str | None = None
+    zero_shot: bool = False
+    image: bool = False
+
+    @property
+    def auto_class(self) -> Any:
+        """The Auto class whose model has this head."""
+        name = _CLASSES.get(self.type)
+        if self.type == "regression":
+            name = _CLASSES["image-classification" if self.image else "text-classification"]
+        if name is None:
+            raise RecipeError(f"{self.label}: tasks of type {self.type!r} have no transformers class.")
+        return getattr(transformers, name)
+
+    @property
+    def of_class(self) -> bool:
+        """Whether the model is a transformers class, built as a skeleton whose backbone is the host's."""
+        return self.pooling is None and not self.zero_shot
+
+
+def build_task_models(
+    base: Checkpoint,
+    wanted: Mapping[str, HeadSource],
+    *,
+    kind: Any = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> tuple[Host, dict[str, Head]]:
+    """The host, holding the base's weights, and the head of every task; all in eval mode.
+
+    `kind` is the host's class; by default the generative one where a task generates, else the headless backbone.
+    Raises CheckpointError for everything that is missing: no parameter is ever initialised.
+    """
+    skeletons = {
+        name: build(head.auto_class, read_config(head.config, head.label), head.label, dtype)
+        for name, head in wanted.items()
+        if head.of_class
+    }
+    host = Host.of(
+        kind or _host_class(base, wanted),
+        base,
+        without_pooler=any(is_pooler(name) for model in skeletons.values() for name in model.state_dict()),
+        dtype=dtype,
+        device=torch.device(device),
+    )
+    return host, {name: _head(host, source, skeletons.get(name)) for name, source in wanted.items()}
+
+
+def _host_class(base: Checkpoint, wanted: Mapping[str, HeadSource]) -> Any:
+    generative = sorted({head.type for head in wanted.values()} & set(_GENERATIVE))
+    if len(generative) > 1:
+        raise RecipeError("Tasks of types causal-lm and seq2seq cannot share one model.")
+    if generative:
+        return getattr(transformers, _GENERATIVE[generative[0]])
+    if any(head.zero_shot for head in wanted.values()):
+        # A vision model is only zero-shot with its projection, which the headless class leaves out.
+        for name in base.config.get("architectures") or ():
+            known = getattr(transformers, name, None)
+            if known is not None and gives_image_embeddings(known):
+                return known
+    return transformers.AutoModel
+
+
+def _head(host: Host, source: HeadSource, skeleton: PreTrainedModel | None) -> Head:
+    if skeleton is not None:
+        own = complete(skeleton, host, source.sources, source.label)
+        module: torch.nn.Module = skeleton
+        count = skeleton.config.num_labels
+        config = skeleton.config.to_diff_dict() | {"architectures": [type(skeleton).__name__]}
+    elif source.zero_shot:
+        module, own = zero_shot_head(host, source.sources[0])
+        count, config = len(module.text_embeds), {}
+    else:
+        module, own = pooled_head(host, source.pooling or "", source.sources, source.label)
+        count, config = len(module.classifier.weight), dict(source.config)
+    labels = None
+    if source.type in _CLASSIFIERS:
+        named = {} if source.zero_shot else source.config
+        labels = head_labels(named, names=source.labels, count=count, where=source.label)
+    elif source.type == "regression" and count != 1:
+        raise CheckpointError(
+            f"{source.label}: its head has {count} outputs; a regression has one.",
+            hint="Set num_labels to 1 when training the expert, or change the task's type.",
+        )
+    return Head(module.eval(), own, head_config(config, labels), labels)

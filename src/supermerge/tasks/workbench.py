@@ -1,0 +1,182 @@
+"""Where the tasks of a recipe are run: one model in memory, on which every task has its own head, encoder and loss."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from supermerge.checkpoint import Checkpoint, TensorSource
+from supermerge.errors import RecipeError
+from supermerge.tasks.binding import Binding
+from supermerge.tasks.bound import Bound
+from supermerge.tasks.encode import LABELS, Batch, Encoder, Example, Labels, TextEncoder
+from supermerge.tasks.encode_generation import CausalEncoder, Seq2SeqEncoder
+from supermerge.tasks.encode_images import ImageEncoder, PixelCache
+from supermerge.tasks.heads import Head
+from supermerge.tasks.losses import aligned, counted, supervised_loss
+from supermerge.tasks.pooled import PooledClassifier
+from supermerge.tasks.processors import image_processor_of, tokenizer_of
+from supermerge.tasks.rows import Row
+from supermerge.tasks.spec import TaskSpec
+from supermerge.tasks.task_models import HeadSource, build_task_models
+
+
+class Workbench:
+    """One model in memory, shared by all tasks.
+
+    `base` and `experts` are the checkpoints as they are stored; heads come from the experts, or from where the task
+    says, relative to `base_dir`. `model` is the shared backbone: its state_dict's names are those that `bound` gives
+    a checkpoint's tensors. Whatever is written into its parameters (`load`, or a learner) is what every task's
+    `forward`, `loss` and evaluation see. `image_cache` bounds the bytes of processed images kept in memory.
+
+    Raises CheckpointError where a tensor of the backbone or of a head is in no file: nothing is ever initialised.
+    """
+
+    def __init__(
+        self,
+        base: Checkpoint,
+        experts: Mapping[str, Checkpoint],
+        tasks: Mapping[str, TaskSpec],
+        *,
+        base_dir: Path = Path(),
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        image_cache: int = 2**28,
+    ) -> None:
+        self.tasks = dict(tasks)
+        self.device = torch.device(device)
+        sources = {name: _head_source(name, spec, experts, base_dir) for name, spec in self.tasks.items()}
+        self._host, self.heads = build_task_models(base, sources, dtype=dtype, device=self.device)
+        self._directories = {
+            name: [base.directory, experts[spec.expert].directory] for name, spec in self.tasks.items()
+        }
+        self._cache = PixelCache(image_cache)
+        self._tokenizers: dict[str, Any] = {}
+        self._encoders: dict[str, Encoder] = {}
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The shared backbone."""
+        return self._host.model
+
+    @property
+    def binding(self) -> Binding:
+        """Which file tensors of the base make which tensors of `model`."""
+        return self._host.binding
+
+    def bound(self, source: TensorSource) -> Bound:
+        """`source`, which has the base's file names, seen under the names of `model.state_dict()`."""
+        return self._host.bound(source)
+
+    def load(self, source: TensorSource) -> None:
+        """Overwrite the shared weights with those of `source`, which has the base's file names."""
+        self._host.load(source)
+
+    def head(self, task: str) -> Head:
+        """The model of one task, on the shared weights."""
+        return self.heads[task]
+
+    def encoder(self, task: str) -> Encoder:
+        """What turns the rows of a task into batches; made when first asked for."""
+        if task not in self._encoders:
+            self._encoders[task] = self._make_encoder(task)
+        return self._encoders[task]
+
+    def tokenizer(self, task: str) -> Any:
+        """The base's tokenizer, or else the one of the task's expert."""
+        if task not in self._tokenizers:
+            self._tokenizers[task] = tokenizer_of(self._directories[task], f"task {task!r}")
+        return self._tokenizers[task]
+
+    def encode(self, task: str, rows: Sequence[Row]) -> list[Example]:
+        """One example per row, in order. Raises DataError, e.g. for a label that the head does not know."""
+        return self.encoder(task).encode(rows)
+
+    def batch(self, task: str, examples: Sequence[Example]) -> Batch:
+        """The examples as tensors on the model's device, padded to the longest, with `labels` where they have some."""
+        return {name: tensor.to(self.device) for name, tensor in self.encoder(task).collate(examples).items()}
+
+    def places(self, task: str, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Logits, and the targets that they should predict, place by place: see `losses.aligned`."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != LABELS}
+        labels = batch.get(LABELS)
+        module: Any = self.heads[task].module
+        kind = self.tasks[task].type
+        if kind == "seq2seq" and labels is not None:
+            inputs["decoder_input_ids"] = module.prepare_decoder_input_ids_from_labels(labels=labels)
+        logits = module(**inputs).logits
+        return (logits, None) if labels is None else aligned(kind, logits, labels)
+
+    def forward(self, task: str, batch: Batch) -> Tensor:
+        """Logits [n, classes]: one row per example, or per target token where the task generates."""
+        logits, targets = self.places(task, batch)
+        return logits if targets is None else counted(logits, targets)[0]
+
+    def loss(self, task: str, batch: Batch) -> Tensor:
+        """The supervised loss of a batch with labels: mean cross-entropy in nats, or the mean squared error."""
+        logits, targets = self.places(task, batch)
+        if targets is None:
+            raise RecipeError(f"Task {task!r}: a supervised loss needs labelled examples.")
+        return supervised_loss(self.tasks[task].type, *counted(logits, targets))
+
+    def _make_encoder(self, task: str) -> Encoder:
+        spec = self.tasks[task]
+        labels = Labels(self.heads[task].labels, f"the head of task {task!r}")
+        if spec.image is not None:
+            processor = image_processor_of(self._directories[task], f"task {task!r}")
+            return ImageEncoder(processor, labels, self._cache)
+        tokenizer, pad_id = self.tokenizer(task), self.pad_id(task)
+        if spec.type == "causal-lm":
+            return CausalEncoder(tokenizer, max_length=spec.max_length, pad_id=pad_id)
+        if spec.type == "seq2seq":
+            return Seq2SeqEncoder(tokenizer, max_length=spec.max_length, pad_id=pad_id)
+        accepted = _inputs_of(self.heads[task])
+        return TextEncoder(tokenizer, labels, accepted=accepted, max_length=spec.max_length, pad_id=pad_id)
+
+    def pad_id(self, task: str) -> int:
+        """The token that fills up a batch.
+
+        The config's own where it has one: decoders that classify look for it to find the last token. Else the
+        tokenizer's, or its end-of-text token; the config is then told.
+        """
+        tokenizer = self.tokenizer(task)
+        config: Any = getattr(self.heads[task].module, "config", self.model.config)
+        known = [getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id, 0]
+        pad_id = next(token for token in known if token is not None)
+        config.pad_token_id = pad_id
+        return pad_id
+
+
+def _head_source(name: str, spec: TaskSpec, experts: Mapping[str, Checkpoint], base_dir: Path) -> HeadSource:
+    expert = experts.get(spec.expert)
+    if expert is None:
+        raise RecipeError(f"tasks.{name}: its expert {spec.expert!r} is not one of {', '.join(experts)}.")
+    config: Mapping[str, Any] = expert.config
+    sources: tuple[TensorSource, ...] = (expert,)
+    if spec.embeddings is not None:
+        sources = (Checkpoint.open(base_dir / spec.embeddings),)
+    elif spec.head != "expert":
+        head = Checkpoint.open(base_dir / spec.head)
+        sources = (head, expert)
+        config = head.config or expert.config
+    return HeadSource(
+        label=f"the head of task {name!r} ({sources[0].label})",
+        type=spec.type,
+        config=config,
+        sources=sources,
+        labels=spec.labels,
+        pooling=spec.pooling,
+        zero_shot=spec.embeddings is not None,
+        image=spec.image is not None,
+    )
+
+
+def _inputs_of(head: Head) -> frozenset[str]:
+    module = head.module.backbone if isinstance(head.module, PooledClassifier) else head.module
+    return frozenset(inspect.signature(module.forward).parameters)
