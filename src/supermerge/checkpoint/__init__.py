@@ -3,6 +3,7 @@
 from supermerge.checkpoint.checkpoint import Checkpoint
 from supermerge.checkpoint.finite import require_finite
 from supermerge.checkpoint.hashing import hash_tensor
+from supermerge.checkpoint.match import Match, match
 from supermerge.checkpoint.memory import Resident
 from supermerge.checkpoint.renamed import Renamed
 from supermerge.checkpoint.source import Buffer, TensorInfo, TensorSource
@@ -12,6 +13,7 @@ from supermerge.checkpoint.writer import ShardWriter
 __all__ = [
     "Buffer",
     "Checkpoint",
+    "Match",
     "Renamed",
     "Resident",
     "ShardWriter",
@@ -19,6 +21,7 @@ __all__ = [
     "TensorSource",
     "hash_tensor",
     "load_tensors",
+    "match",
     "require_finite",
     "save_tensors",
 ]

@@ -48,7 +48,7 @@ class Checkpoint:
         self.directory = directory
         self.revision = revision
         self.identity = identity
-        """Equal for two checkpoints exactly if they read the same files, or the same objects in memory."""
+        """Equal for two checkpoints exactly if they read the same files, or the same memory."""
         self._store = store
         self._fingerprint = fingerprint
 
@@ -71,9 +71,9 @@ class Checkpoint:
         if isinstance(ref, Checkpoint):
             return ref
         if isinstance(ref, nn.Module):
-            return _in_memory(label or type(ref).__name__, ref.state_dict(), ref)
+            return _in_memory(label or type(ref).__name__, ref.state_dict())
         if isinstance(ref, Mapping):
-            return _in_memory(label or "tensors in memory", ref, ref)
+            return _in_memory(label or "tensors in memory", ref)
         if not isinstance(ref, (str, os.PathLike)):
             raise UsageError(f"a checkpoint is a path, hub id, mapping of tensors or module, not {type(ref).__name__}")
         text = os.fspath(ref)
@@ -84,7 +84,7 @@ class Checkpoint:
         if hub_id is None:
             raise CheckpointError(
                 f"{text}: there is no such file or directory, and it cannot be a hub id",
-                hint="Check the path (relative ones start at the current directory). A hub id is owner/name[@revision].",
+                hint="Check the path (relative ones start at the current directory); a hub id is owner/name[@revision]",
             )
         directory = snapshot(hub_id, allow_pickle=allow_pickle, offline=offline)
         return _on_disk(label or text, directory, allow_pickle=allow_pickle, revision=directory.name)
@@ -145,8 +145,9 @@ class Checkpoint:
         self.close()
 
 
-def _in_memory(label: str, tensors: Mapping[str, Tensor], owner: object) -> Checkpoint:
-    return _nonempty(Checkpoint(MemoryStore(label, tensors), identity=("memory", id(owner))))
+def _in_memory(label: str, tensors: Mapping[str, Tensor]) -> Checkpoint:
+    store = MemoryStore(label, tensors)
+    return _nonempty(Checkpoint(store, identity=frozenset(tensor.data_ptr() for tensor in tensors.values())))
 
 
 def _on_disk(label: str, path: Path, *, allow_pickle: bool, revision: str | None = None) -> Checkpoint:

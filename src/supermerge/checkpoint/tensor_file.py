@@ -24,19 +24,20 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     infos = [TensorInfo(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
     head, header = build_header(infos, metadata)
     partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    file = OutputFile(partial, header.nbytes)
     try:
-        file.write(memoryview(head), 0)
-        for name, tensor in tensors.items():
-            file.write(tensor_bytes(tensor), header.offsets[name])
-        file.finish()
-        os.replace(partial, path)
+        partial.unlink(missing_ok=True)
+        file = OutputFile(partial, header.nbytes)
+        try:
+            file.write(memoryview(head), 0)
+            for name, tensor in tensors.items():
+                file.write(tensor_bytes(tensor), header.offsets[name])
+            file.finish()
+            os.replace(partial, path)
+        finally:
+            file.close()
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise disk_error(path, error) from error
-    finally:
-        file.close()
-        partial.unlink(missing_ok=True)
     return {name: hash_tensor(tensor) for name, tensor in tensors.items()}
 
 

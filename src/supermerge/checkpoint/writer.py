@@ -59,10 +59,10 @@ class _Target:
 class ShardWriter:
     """Files of safetensors in `directory`, laid out before the first tensor comes, filled in any order.
 
-    `infos` says what will be written, in the order in which it is dealt out to shards of `shard_size` bytes. Writing one
-    tensor from one thread and another from another is fine; one tensor's chunks come from one thread. `close` checks that
-    everything came, waits for the disk, writes the index, and gives every tensor's hash. Leaving a `with` block without
-    `close` (an exception did it) leaves incomplete files behind: write into an OutputDirectory's staging directory.
+    `infos` says what will be written, in the order in which it is dealt out to shards of `shard_size` bytes. Any thread
+    may write any part. `close` checks that everything came, waits for the disk, writes the index, and gives every
+    tensor's hash. Leaving a `with` block without `close` (an exception did it) leaves incomplete files behind: write
+    into an OutputDirectory's staging directory.
     """
 
     def __init__(
