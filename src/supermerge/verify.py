@@ -28,17 +28,21 @@ class Verified:
 def verify(directory: str | os.PathLike[str]) -> Verified:
     """Compare every file and tensor of `directory` with its lock file.
 
-    RefusedError names what differs, is missing or was added; CheckpointError where there is no lock file to compare with.
+    RefusedError names what differs, is missing or was added; CheckpointError where there is no lock file.
     """
     path = Path(directory)
     lock = Lock.read(path)
     with phase("verify"):
         differences = list(_file_differences(path, lock))
-        tensors, bytes_read = 0, sum((path / name).stat().st_size for name in lock.output.files if (path / name).is_file())
-        if not differences:
-            with Checkpoint.open(path) as checkpoint:
-                differences += _tensor_differences(checkpoint, lock)
-                tensors, bytes_read = len(checkpoint.tensors), bytes_read + checkpoint.bytes_read
+        _refuse(path, differences)
+        with Checkpoint.open(path) as checkpoint:
+            _refuse(path, list(_tensor_differences(checkpoint, lock)))
+            files = [path / "recipe.yaml", *(path / name for name in lock.output.files)]
+            size = sum(file.stat().st_size for file in files)
+            return Verified(len(files), len(checkpoint.tensors), size + checkpoint.bytes_read)
+
+
+def _refuse(path: Path, differences: list[str]) -> None:
     if differences:
         more = len(differences) - _NAMED
         listed = "\n".join(differences[:_NAMED]) + (f"\n… and {more} more" if more > 0 else "")
@@ -46,7 +50,6 @@ def verify(directory: str | os.PathLike[str]) -> Verified:
             f"{path}: not as {LOCK_NAME} says:\n{listed}",
             hint="Files were changed or damaged after the run. Run the recipe again to get the model back.",
         )
-    return Verified(len(lock.output.files), tensors, bytes_read)
 
 
 def _file_differences(path: Path, lock: Lock) -> Iterator[str]:

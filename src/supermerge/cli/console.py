@@ -9,10 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_PIPE_WIDTH = 160
+
 
 def console() -> Console:
-    """The console for results. Paths and numbers are not coloured by guesswork; long lines are not cut in a pipe."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """The console for results. Numbers are not coloured by guesswork; tables are not squeezed where nobody looks."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:

@@ -57,17 +57,15 @@ def _print_methods(listed: list[Method]) -> None:
 
     from supermerge.cli.console import console, plain_table
 
-    table = plain_table("Method", "", "What it does", "Paper")
+    table = plain_table("Method", "Title", "Data", "Paper")
     for method in listed:
-        data = f"learns from {method.learned.data} data" if method.learned else ""
-        first_line = method.doc.splitlines()[0]
-        table.add_row(Text(method.name, "cyan"), Text(data, "dim"), first_line, Text(method.paper, "dim"))
+        data = method.learned.data if method.learned else "none"
+        table.add_row(Text(method.name, "cyan"), method.title, data, Text(method.paper, "dim"))
     console().print(table)
-    console().print(Text("\nsupermerge methods NAME shows the equation and the parameters of one.", "dim"))
+    console().print(Text("\n`supermerge methods NAME` explains one: equation, paper, parameters.", "dim"))
 
 
 def _print_method(method: Method) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
     from supermerge.cli.console import console, plain_table
@@ -84,7 +82,7 @@ def _print_method(method: Method) -> None:
         default = "required" if field.is_required() else str(field.default)
         table.add_row(Text(parameter, "cyan"), default, Text(_type_name(method, parameter), "dim"))
     out.print()
-    out.print(Padding(table, 0))
+    out.print(table)
 
 
 def _type_name(method: Method, parameter: str) -> str:

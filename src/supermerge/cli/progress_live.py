@@ -52,7 +52,8 @@ class LiveProgress:
                 self._done = (fields["done"], fields["total"], fields["unit"])
             case "learn_started":
                 self._learning = LearningProgress(fields)
-            case "step" if self._learning is not None:
+            case "step":
+                self._learning = self._learning or LearningProgress()
                 self._learning.see(event)
             case "evaluated":
                 self._line(f"{fields['model']} on {fields['task']}: {fields['metric']} {score(fields['value'])}", "dim")
@@ -68,7 +69,7 @@ class LiveProgress:
         if phase in names:
             del self._phases[names.index(phase) :]
         line = Text.assemble(("✓ ", "green"), _title(phase), (f"  {seconds(took)}", "dim"))
-        if self._learning is not None and phase == "learn":
+        if self._learning is not None and self._learning.step:
             line.append(f"  {self._summary(self._learning)}", "dim")
             self._learning = None
         self._console.print(line)

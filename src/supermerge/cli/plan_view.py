@@ -1,0 +1,62 @@
+"""How a plan looks on a terminal."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from supermerge.cli.console import console, plain_table
+from supermerge.plan import Plan
+from supermerge.report.numbers import seconds, size
+
+
+def print_plan(plan: Plan) -> None:
+    """Print `plan` for a person."""
+    out = console()
+    out.print(Text.assemble((plan.title, "bold"), (f"  {plan.paper}", "dim")))
+    out.print()
+    models = plain_table("", "Checkpoint", "Tensors", "Parameters", "Size", numbers=("Tensors", "Parameters", "Size"))
+    for model in plan.models:
+        style = "bold" if model.name == "base" else "cyan"
+        cells = (f"{model.tensors:,}", f"{model.parameters:,}", size(model.bytes))
+        models.add_row(Text(model.name, style), model.ref, *cells)
+    out.print(models)
+    out.print()
+    out.print(Text.assemble(*_what(plan)))
+    out.print()
+    phases = plain_table("Phase", "", "Reads", "Holds", "Writes", numbers=("Reads", "Holds", "Writes"))
+    for phase in plan.phases:
+        amounts = [size(amount) if amount else "" for amount in (phase.reads, phase.holds, phase.writes)]
+        phases.add_row(Text(phase.name, "cyan"), Text(phase.what, "dim"), *amounts)
+    out.print(phases)
+    out.print()
+    for label, value, remark in _totals(plan):
+        out.print(Text.assemble((f"{label:<8}", "dim"), (value, "bold"), (f"  {remark}", "dim")))
+    for note in plan.notes:
+        out.print(Text.assemble(("note    ", "yellow"), note))
+
+
+def _what(plan: Plan) -> list[str | tuple[str, str]]:
+    parts: list[str | tuple[str, str]] = [f"{plan.merged:,} tensors are merged"]
+    if plan.copied:
+        parts.append(f", {plan.copied:,} come from the base")
+    if plan.heads:
+        heads = ", ".join(f"{name} ({count})" for name, count in plan.heads.items())
+        parts.append(f", heads stay with their tasks: {heads}")
+    if plan.coefficients:
+        parts.append(("\n", ""))
+        parts.append(f"{plan.coefficients:,} coefficients are learned; task vectors stay ")
+        parts.append("in memory" if plan.residency == "memory" else "on disk")
+    return parts
+
+
+def _totals(plan: Plan) -> list[tuple[str, str, str]]:
+    unknown = ", and activations, which are unknown before the first step" if plan.activations == "unknown" else ""
+    free = f"of {size(plan.memory_available)} free"
+    if plan.memory_budget is not None:
+        free = f"of {size(plan.memory_budget)} allowed"
+    totals = [("memory", f"about {size(plan.peak_memory)}", free + unknown)]
+    totals.append(("disk", size(plan.output_bytes), f"of {size(plan.disk_free)} free"))
+    if plan.seconds is not None:
+        totals.append(("time", f"about {seconds(plan.seconds)}", "at the pace of two cores and a local disk"))
+    totals.append(("output", plan.output or "none", "" if plan.output else "give output.path or -o"))
+    return totals

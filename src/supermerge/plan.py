@@ -1,0 +1,224 @@
+"""Plan: what a run will read, hold and write, phase by phase, from headers alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from supermerge.assemble import Choice, output_infos
+from supermerge.checkpoint import Match
+from supermerge.errors import ResourceError
+from supermerge.methods.settings import LearnSettings
+from supermerge.plan_memory import (
+    MODEL_CLASS_BYTES,
+    REPORT_BYTES,
+    experts_bytes,
+    learning_bytes,
+    merging_bytes,
+    survey_passes,
+)
+from supermerge.recipe import Recipe
+from supermerge.report.numbers import size
+from supermerge.resolve import chosen_methods, learn_settings, matched
+from supermerge.resources import available_bytes, free_disk_bytes, resident_bytes
+
+# Report, charts, card, logs and locks of one run, generously.
+_SIDE_BYTES = 10_000_000
+# Streaming pace of one pass, bytes a second: what two cores with a local disk reach or exceed.
+_PACE = 0.4e9
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPhase:
+    """One phase: bytes read from and written to disk, and the most memory held in it, all but activations."""
+
+    name: str
+    what: str
+    reads: int
+    holds: int
+    writes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """The base or an expert: what was found under its reference."""
+
+    name: str
+    ref: str
+    tensors: int
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do. Sizes are bytes; None is unknown before the first step, or not applicable."""
+
+    method: str
+    title: str
+    paper: str
+    models: tuple[PlannedModel, ...]
+    merged: int
+    copied: int
+    heads: Mapping[str, int]
+    coefficients: int | None
+    steps: int | None
+    residency: Literal["disk", "memory"] | None
+    phases: tuple[PlannedPhase, ...]
+    peak_memory: int
+    activations: Literal["none", "unknown"]
+    memory_budget: int | None
+    memory_available: int
+    output: str | None
+    output_bytes: int
+    disk_free: int
+    seconds: float | None
+    notes: tuple[str, ...]
+    refusals: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return asdict(self)
+
+    def require_feasible(self) -> None:
+        """Raise ResourceError, with every reason, where the run cannot fit or its output exists."""
+        if self.refusals:
+            hint = "Change `memory` or `output` of the recipe, free some space, or replace the old output with --force."
+            raise ResourceError("\n".join(self.refusals), hint=hint)
+
+
+def plan(
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    force: bool = False,
+) -> Plan:
+    """Plan `recipe` without reading a tensor: checkpoints and parameters are checked, nothing is written.
+
+    What cannot fit is listed in `refusals`; `require_feasible()` raises it. Raises RecipeError, CheckpointError.
+    """
+    wanted = Recipe.of(recipe)
+    target = output if output is not None else wanted.output.path
+    choice, settings = chosen_methods(wanted), learn_settings(wanted)
+    with matched(wanted) as match:
+        choice.rehearse(len(match.experts))
+        return _planned(wanted, match, choice, settings, None if target is None else Path(target), force)
+
+
+def _planned(
+    recipe: Recipe, match: Match, choice: Choice, settings: LearnSettings | None, target: Path | None, force: bool
+) -> Plan:
+    method = choice.default.method
+    available = available_bytes()
+    residency = _residency(match, settings, recipe.memory or available)
+    phases = _phases(recipe, match, choice, settings, residency)
+    output_bytes = _output_bytes(recipe, match)
+    free = free_disk_bytes(target or Path())
+    existing = target if target is not None and target.exists() else None
+    peak = max(phase.holds for phase in phases)
+    return Plan(
+        method=method.name,
+        title=method.title,
+        paper=method.paper,
+        models=_models(recipe, match),
+        merged=len(match.merged),
+        copied=len(match.copied),
+        heads={name: len(tensors) for name, tensors in match.heads.items() if tensors},
+        coefficients=len(match.experts) * len(match.merged) if settings and settings.granularity == "tensor" else None,
+        steps=settings.steps if settings else None,
+        residency=residency,
+        phases=phases,
+        peak_memory=peak,
+        activations="unknown" if any(phase.name in ("learn", "evaluate") for phase in phases) else "none",
+        memory_budget=recipe.memory,
+        memory_available=available,
+        output=None if target is None else str(target),
+        output_bytes=output_bytes,
+        disk_free=free,
+        seconds=None if settings else sum(phase.reads + phase.writes for phase in phases) / _PACE,
+        notes=(*match.notes, *([f"{existing} exists: a run needs --force"] if existing else [])),
+        refusals=tuple(_refusals(recipe, peak, available, output_bytes, free, None if force else existing)),
+    )
+
+
+def _residency(match: Match, settings: LearnSettings | None, memory: int) -> Literal["disk", "memory"] | None:
+    """Task vectors stay in memory where the recipe says so, or where they leave half of the memory for activations."""
+    if settings is None:
+        return None
+    if settings.residency != "auto":
+        return settings.residency
+    resident = resident_bytes() + MODEL_CLASS_BYTES + learning_bytes(match, resident=True)
+    return "memory" if resident <= memory // 2 else "disk"
+
+
+def _phases(
+    recipe: Recipe,
+    match: Match,
+    choice: Choice,
+    settings: LearnSettings | None,
+    residency: Literal["disk", "memory"] | None,
+) -> tuple[PlannedPhase, ...]:
+    k, held = len(match.experts), resident_bytes()
+    base = sum(info.nbytes for info in match.base.tensors.values())
+    experts, weights = experts_bytes(match), _output_bytes(recipe, match)
+    phases = []
+    if settings is not None:
+        held += MODEL_CLASS_BYTES
+        reads = base + experts * (1 if residency == "memory" else 1 + settings.steps)
+        learning = held + learning_bytes(match, resident=residency == "memory")
+        phases.append(PlannedPhase("learn", f"up to {settings.steps} steps", reads, learning, 0))
+    passes = survey_passes(choice.default, k)
+    if passes:
+        what = "once over all tensors" if passes == 1 else f"{passes} times over all tensors"
+        phases.append(PlannedPhase("survey", what, passes * (base + experts), held + merging_bytes(match, choice), 0))
+    merging = held + merging_bytes(match, choice)
+    phases.append(PlannedPhase("merge", f"{len(match.merged)} tensors", base + experts, merging, weights))
+    scored = [name for name, task in recipe.tasks.items() if task.test is not None]
+    if scored:
+        model = sum(info.numel * 4 for info in match.base.tensors.values())
+        held = max(held, resident_bytes() + MODEL_CLASS_BYTES)
+        what = f"base, experts and the merged model on {len(scored)} tasks"
+        phases.append(PlannedPhase("evaluate", what, base + experts + weights, held + model, 0))
+    phases.append(PlannedPhase("report", "page, charts, model card", 0, held + REPORT_BYTES, _SIDE_BYTES))
+    return tuple(phases)
+
+
+def _output_bytes(recipe: Recipe, match: Match) -> int:
+    dtype = getattr(torch, recipe.output.dtype) if recipe.output.dtype else None
+    heads = sum(match.experts[name].tensors[tensor].nbytes for name, heads in match.heads.items() for tensor in heads)
+    return sum(info.nbytes for info in output_infos(match, dtype)) + heads
+
+
+def _models(recipe: Recipe, match: Match) -> tuple[PlannedModel, ...]:
+    refs = {"base": recipe.base, **{name: str(expert.model) for name, expert in recipe.experts.items()}}
+    sources = {"base": match.base, **match.experts}
+    return tuple(
+        PlannedModel(
+            name,
+            refs[name],
+            len(source.tensors),
+            sum(info.numel for info in source.tensors.values()),
+            sum(info.nbytes for info in source.tensors.values()),
+        )
+        for name, source in sources.items()
+    )
+
+
+def _refusals(
+    recipe: Recipe, peak: int, available: int, output_bytes: int, free: int, existing: Path | None
+) -> list[str]:
+    found = []
+    if recipe.memory is not None and peak > recipe.memory:
+        found.append(f"memory: the run needs about {size(peak)}, and the recipe allows {size(recipe.memory)}")
+    elif peak - resident_bytes() > available:
+        found.append(f"memory: the run needs about {size(peak)}, and {size(available)} are free")
+    if output_bytes + _SIDE_BYTES > free:
+        found.append(f"disk: the output needs {size(output_bytes + _SIDE_BYTES)}, and {size(free)} are free")
+    if existing is not None:
+        found.append(f"{existing}: exists already")
+    return found

@@ -1,0 +1,82 @@
+"""From a recipe's words to the things they name: open checkpoints, bound methods, settings of learning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from supermerge.assemble import Choice
+from supermerge.checkpoint import Checkpoint, Match, match
+from supermerge.errors import RecipeError
+from supermerge.methods import Bound, Method, get
+from supermerge.methods.parameters import validated
+from supermerge.methods.settings import LearnSettings
+from supermerge.recipe import MethodChoice, Recipe
+
+
+@contextmanager
+def matched(recipe: Recipe) -> Iterator[Match]:
+    """The base and the experts of `recipe`, opened (headers only) and compared; closed at the end of the block."""
+    with ExitStack() as stack:
+        base = stack.enter_context(Checkpoint.open(recipe.base))
+        experts = {}
+        for name, expert in recipe.experts.items():
+            if expert.adapter is not None or expert.model is None:
+                raise RecipeError(
+                    f"experts.{name}.adapter: adapters are not read by this version",
+                    hint="Merge the adapter into its model first, and give the result as 'model'.",
+                )
+            experts[name] = stack.enter_context(Checkpoint.open(expert.model))
+        yield match(base, experts)
+
+
+def chosen_methods(recipe: Recipe) -> Choice:
+    """The recipe's method and rules with checked parameters; RecipeError where one is unknown or out of range."""
+    rules = tuple((rule.match, _bound(rule.method, recipe)) for rule in recipe.rules)
+    for (pattern, bound), rule in zip(rules, recipe.rules, strict=True):
+        if bound.method.learned is not None:
+            raise RecipeError(
+                f"rules: {pattern!r} asks for {rule.method.name}, which learns",
+                hint="Only 'method' can learn; rules name methods that need no data.",
+            )
+    return Choice(_bound(recipe.method, recipe), rules)
+
+
+def learn_settings(recipe: Recipe) -> LearnSettings | None:
+    """How the recipe's method learns: its own defaults and what the recipe says; None where it does not learn."""
+    method = get(recipe.method.name)
+    if method.learned is None:
+        return None
+    spec = method.learned
+    own = {"link": spec.link, "loss": spec.loss, "init": spec.init, "granularity": spec.granularity, **spec.defaults}
+    return LearnSettings(**validated(method.name, LearnSettings, {**own, **recipe.method.params}))
+
+
+def _bound(choice: MethodChoice, recipe: Recipe) -> Bound:
+    method = get(choice.name)
+    if method.learned is not None:
+        _refuse_fixed_weights(method, recipe)
+        return method.bind()
+    return method.bind({**choice.params, **_per_expert(method, choice, recipe)}, weights=recipe.weights)
+
+
+def _per_expert(method: Method, choice: MethodChoice, recipe: Recipe) -> dict[str, Any]:
+    """Parameters that experts set for themselves, as one value per expert; the others have the method's."""
+    names = dict.fromkeys(name for expert in recipe.experts.values() for name in expert.params)
+    common: dict[str, Any] = {
+        name: choice.params.get(name, field.default) for name, field in method.parameters.model_fields.items()
+    }
+    return {
+        name: tuple(expert.params.get(name, common.get(name)) for expert in recipe.experts.values()) for name in names
+    }
+
+
+def _refuse_fixed_weights(method: Method, recipe: Recipe) -> None:
+    for name, expert in recipe.experts.items():
+        fixed = [*(["weight"] if expert.weight is not None else []), *expert.params]
+        if fixed:
+            raise RecipeError(
+                f"experts.{name}.{fixed[0]}: {method.name} learns its coefficients and takes no parameters per expert",
+                hint="Remove it, or choose a method that does not learn.",
+            )

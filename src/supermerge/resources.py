@@ -1,0 +1,55 @@
+"""What this machine has: memory of this process, memory that is free, disk that is free."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+
+def resident_bytes() -> int:
+    """Bytes of physical memory that this process holds now (its peak, where the system does not tell)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except FileNotFoundError:
+        return peak_bytes()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_bytes() -> int:
+    """The most bytes of physical memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_bytes() -> int:
+    """Bytes of memory that can still be taken without swapping; the control group's limit counts."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return total
+    facts = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    return min([facts.get("MemAvailable", total), *_group_room()])
+
+
+def _group_room(group: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What the control group may still take: its limit less what it holds, file cache not counted."""
+    try:
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        held = int((group / "memory.current").read_text(encoding="ascii"))
+        rows = [line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return []
+    cache = sum(int(value) for name, value in rows if name in ("active_file", "inactive_file"))
+    return [] if limit == "max" else [int(limit) - held + cache]
+
+
+def free_disk_bytes(path: Path) -> int:
+    """Bytes free for `path`, or for the nearest directory above it that exists."""
+    path = Path(os.path.abspath(path))
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
