@@ -5,6 +5,7 @@ from supermerge.checkpoint.finite import require_finite
 from supermerge.checkpoint.hashing import hash_tensor
 from supermerge.checkpoint.match import Match, match
 from supermerge.checkpoint.memory import Resident
+from supermerge.checkpoint.output import OutputDirectory
 from supermerge.checkpoint.renamed import Renamed
 from supermerge.checkpoint.source import Buffer, TensorInfo, TensorSource
 from supermerge.checkpoint.tensor_file import load_tensors, save_tensors
@@ -14,6 +15,7 @@ __all__ = [
     "Buffer",
     "Checkpoint",
     "Match",
+    "OutputDirectory",
     "Renamed",
     "Resident",
     "ShardWriter",
