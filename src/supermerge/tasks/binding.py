@@ -35,7 +35,7 @@ class Route:
     targets: tuple[str, ...] = ()
 
     def convert(self, model: PreTrainedModel, tensors: Iterable[Tensor]) -> dict[str, Tensor]:
-        """Model tensors by name, from the file tensors in the order of `sources`; runs the converter's own operations."""
+        """Model tensors by name, from the file tensors in the order of `sources`, by transformers' own operations."""
         if self.converter is None:
             return dict(zip((self.first,), tensors, strict=True))
         # transformers declares futures here, and takes tensors as well (it saves models this way).
@@ -89,7 +89,6 @@ class Binding:
         state = model.state_dict(keep_vars=True)
         routes, unexpected = _routes(model, source, state)
         made = {name: Made(route, index) for route in routes for index, name in enumerate(route.targets)}
-        unexpected += [source for route in routes for source in route.sources if not any(n in state for n in route.targets)]
         made = {name: how for name, how in made.items() if name in state}
         doubles = _tie(state, made, source)
         missing = tuple(name for name in state if name not in made)
@@ -167,9 +166,7 @@ class Binding:
         return {name: per_row[:, starts[i] : starts[i + 1]] for i, name in enumerate(route.sources)}
 
 
-def _routes(
-    model: PreTrainedModel, source: TensorSource, state: Mapping[str, Any]
-) -> tuple[list[Route], list[str]]:
+def _routes(model: PreTrainedModel, source: TensorSource, state: Mapping[str, Any]) -> tuple[list[Route], list[str]]:
     """The routes of `convert_and_load_state_dict_in_model`, and the file names that lead nowhere."""
     mapping = get_model_conversion_mapping(model)
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
@@ -206,7 +203,7 @@ def _routes(
 
 
 def _with_targets(route: Route, model: PreTrainedModel, source: TensorSource) -> Route:
-    """Run the conversion on empty tensors, to learn which model tensors come out and that they have the right shapes."""
+    """Run the conversion on empty tensors, to learn which model tensors come out of it."""
     infos = [source.tensors[name] for name in route.sources]
     try:
         made = route.convert(model, [torch.empty(info.shape, dtype=info.dtype, device="meta") for info in infos])

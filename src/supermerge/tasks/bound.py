@@ -29,7 +29,7 @@ class Bound:
         lacking = [name for how in binding.made.values() for name in how.route.sources if name not in self._names]
         if lacking:
             raise CheckpointError(
-                f"{self.label} lacks {len(lacking)} tensor(s) of {type(binding.model).__name__}, among them {lacking[0]}.",
+                f"{self.label} lacks {len(lacking)} tensor(s) of {type(binding.model).__name__}, such as {lacking[0]}.",
                 hint="The checkpoint is of another architecture than the base.",
             )
         self.tensors: Mapping[str, TensorInfo] = {name: self._info(name, how) for name, how in binding.made.items()}
@@ -92,11 +92,11 @@ class Bound:
                 )
 
     def _require_ties(self) -> None:
-        for double, original in self._binding.doubles:
-            stored = self._source.tensors
-            if double in stored and original in stored:
-                if not torch.equal(self._source.read(original), self._source.read(double)):
-                    raise CheckpointError(
-                        f"{self.label}: {double} and {original} differ, but the base ties them.",
-                        hint="An expert whose output layer was untied cannot be merged with a tied base.",
-                    )
+        stored = self._source.tensors
+        both = [pair for pair in self._binding.doubles if all(name in stored for name in pair)]
+        for double, original in both:
+            if not torch.equal(self._source.read(original), self._source.read(double)):
+                raise CheckpointError(
+                    f"{self.label}: {double} and {original} differ, but the base ties them.",
+                    hint="An expert whose output layer was untied cannot be merged with a tied base.",
+                )

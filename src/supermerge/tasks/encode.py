@@ -67,7 +67,9 @@ class Labels:
 class TextEncoder(Encoder):
     """Texts, or pairs of texts, with one label each."""
 
-    def __init__(self, tokenizer: Any, labels: Labels, *, accepted: frozenset[str], max_length: int, pad_id: int) -> None:
+    def __init__(
+        self, tokenizer: Any, labels: Labels, *, accepted: frozenset[str], max_length: int, pad_id: int
+    ) -> None:
         self._tokenizer = tokenizer
         self._labels = labels
         self._accepted = accepted

@@ -17,7 +17,7 @@ PIXELS = "pixel_values"
 
 
 class PixelCache:
-    """Processed images by the hash of their content, up to `limit` bytes; what no longer fits is processed each time."""
+    """Processed images by content, up to `limit` bytes in all; what no longer fits is processed each time."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit

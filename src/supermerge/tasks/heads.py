@@ -1,4 +1,4 @@
-"""The heads: a task's model is the host's parameters plus tensors of its own, which are read from files, never merged."""
+"""Heads: a task's model is the host's parameters plus tensors of its own, read from files and never merged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Head:
 
 
 def complete(model: PreTrainedModel, host: Host, sources: Sequence[TensorSource], label: str) -> dict[str, Tensor]:
-    """Fill the empty `model` with the host's parameters and buffers, and with its own from the first source that has them.
+    """Fill the empty `model` with the host's tensors, and with its own from the first source that has them.
 
     Returns its own tensors by name. Raises CheckpointError naming every tensor that no source has.
     """

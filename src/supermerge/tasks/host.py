@@ -22,13 +22,13 @@ class Host:
     model: PreTrainedModel
     binding: Binding
     base: TensorSource
+    poolers: tuple[str, ...]
+    """File tensors of the base that belong to a pooler which the host leaves to the tasks."""
     device: torch.device
     dtype: torch.dtype
 
     @classmethod
-    def of(
-        cls, kind: Any, base: Checkpoint, *, without_pooler: bool, dtype: torch.dtype, device: torch.device
-    ) -> Self:
+    def of(cls, kind: Any, base: Checkpoint, *, without_pooler: bool, dtype: torch.dtype, device: torch.device) -> Self:
         """Build the class that `kind` (an Auto class, or a model class) picks, and load the base's weights into it.
 
         A pooler that the base lacks, or that the tasks bring themselves (`without_pooler`), is left out. Raises
@@ -36,6 +36,7 @@ class Host:
         """
         model = build(kind, read_config(base.config, base.label), base.label, dtype)
         binding = Binding.of(model, base)
+        whole = binding.file_names
         if without_pooler or any(is_pooler(name) for name in binding.missing):
             remove_pooler(model)
             binding = Binding.of(model, base)
@@ -43,18 +44,20 @@ class Host:
         binding.require(parameters, base.label)
         _allocate(model, binding, device)
         fill_buffers(model, device, {})
-        host = cls(model, binding, base, device, dtype)
+        used = set(binding.file_names)
+        poolers = tuple(name for name in whole if name not in used)
+        host = cls(model, binding, base, poolers, device, dtype)
         host.load(base)
         return host
 
-    def bound(self, source: TensorSource) -> Bound:
+    def bind(self, source: TensorSource) -> Bound:
         """`source`, which has the base's file names, under the names of `model.state_dict()`."""
         return Bound(self.binding, source)
 
     @torch.no_grad()
     def load(self, source: TensorSource) -> None:
         """Overwrite the weights with those of `source`, which has the base's file names; one tensor at a time."""
-        bound, buffer = self.bound(source), Buffer()
+        bound, buffer = self.bind(source), Buffer()
         done: set[int] = set()
         for name, tensor in self.model.state_dict(keep_vars=True).items():
             if name in bound.tensors and id(tensor) not in done:
@@ -63,7 +66,7 @@ class Host:
 
 
 def _allocate(model: PreTrainedModel, binding: Binding, device: torch.device) -> None:
-    """Give every tensor that the file holds memory of its own, the aliases of a tied one the same; values come later."""
+    """Give every tensor that the file holds memory of its own, the aliases of a tied one the same."""
     by_origin: dict[Origin, Tensor] = {}
     state = model.state_dict(keep_vars=True)
     for name, made in binding.made.items():

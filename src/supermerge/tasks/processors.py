@@ -8,12 +8,19 @@ from typing import Any
 
 from supermerge.errors import CheckpointError
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "tokenizer.model",
+)
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 def tokenizer_of(directories: Iterable[Path | None], label: str) -> Any:
-    """The tokenizer of the first directory that has one. Raises CheckpointError where none has, or it cannot be read."""
+    """The tokenizer of the first directory that has one. CheckpointError where none has, or it cannot be read."""
     from transformers import AutoTokenizer
 
     return _first(AutoTokenizer, directories, _TOKENIZER_FILES, "tokenizer", label)

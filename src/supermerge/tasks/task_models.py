@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import transformers
@@ -25,6 +25,7 @@ _CLASSES = {
     "image-classification": "AutoModelForImageClassification",
     **_GENERATIVE,
 }
+_KEY = "supermerge"
 _CLASSIFIERS = ("text-classification", "image-classification")
 
 
@@ -55,6 +56,24 @@ class HeadSource:
         if name is None:
             raise RecipeError(f"{self.label}: tasks of type {self.type!r} have no transformers class.")
         return getattr(transformers, name)
+
+    def saved(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A config.json that also says which kind of head it belongs to: what `from_saved` reads."""
+        kind = {"type": self.type, "pooling": self.pooling, "zero_shot": self.zero_shot, "image": self.image}
+        return {**config, _KEY: kind}
+
+    @classmethod
+    def from_saved(cls, label: str, config: Mapping[str, Any], sources: tuple[TensorSource, ...]) -> Self:
+        """The source of a head that was saved with `config`. Raises CheckpointError where it was not saved by us."""
+        kind = config.get(_KEY)
+        if not isinstance(kind, Mapping) or set(kind) != {"type", "pooling", "zero_shot", "image"}:
+            raise CheckpointError(
+                f"{label}: its config.json does not say which kind of head it is.",
+                hint="Give the output directory of `supermerge run`.",
+            )
+        names = config.get("id2label")
+        labels = tuple(names[key] for key in sorted(names, key=int)) if names else None
+        return cls(label, config=config, sources=sources, labels=labels, **kind)
 
     @property
     def of_class(self) -> bool:
@@ -126,4 +145,4 @@ def _head(host: Host, source: HeadSource, skeleton: PreTrainedModel | None) -> H
             f"{source.label}: its head has {count} outputs; a regression has one.",
             hint="Set num_labels to 1 when training the expert, or change the task's type.",
         )
-    return Head(module.eval(), own, head_config(config, labels), labels)
+    return Head(module.eval(), own, source.saved(head_config(config, labels)), labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ class Workbench:
     """One model in memory, shared by all tasks.
 
     `base` and `experts` are the checkpoints as they are stored; heads come from the experts, or from where the task
-    says, relative to `base_dir`. `model` is the shared backbone: its state_dict's names are those that `bound` gives
+    says, relative to `base_dir`. `model` is the shared backbone: its state_dict's names are those that `bind` gives
     a checkpoint's tensors. Whatever is written into its parameters (`load`, or a learner) is what every task's
-    `forward`, `loss` and evaluation see. `image_cache` bounds the bytes of processed images kept in memory.
+    `logits`, `supervised_loss` and evaluation see. `image_cache` bounds the bytes of processed images kept in memory.
 
     Raises CheckpointError where a tensor of the backbone or of a head is in no file: nothing is ever initialised.
     """
@@ -49,12 +50,13 @@ class Workbench:
         device: torch.device | str = "cpu",
         image_cache: int = 2**28,
     ) -> None:
-        self.tasks = dict(tasks)
+        self.specs = dict(tasks)
         self.device = torch.device(device)
-        sources = {name: _head_source(name, spec, experts, base_dir) for name, spec in self.tasks.items()}
-        self._host, self.heads = build_task_models(base, sources, dtype=dtype, device=self.device)
+        with ExitStack() as files:
+            sources = {name: _head_source(name, spec, experts, base_dir, files) for name, spec in self.specs.items()}
+            self._host, self.heads = build_task_models(base, sources, dtype=dtype, device=self.device)
         self._directories = {
-            name: [base.directory, experts[spec.expert].directory] for name, spec in self.tasks.items()
+            name: [base.directory, experts[spec.expert].directory] for name, spec in self.specs.items()
         }
         self._cache = PixelCache(image_cache)
         self._tokenizers: dict[str, Any] = {}
@@ -66,21 +68,27 @@ class Workbench:
         return self._host.model
 
     @property
+    def merged_names(self) -> tuple[str, ...]:
+        """The base's file tensors that `model` is made of: what a merge of these tasks consists of."""
+        return self._host.binding.file_names
+
+    @property
+    def copied_names(self) -> tuple[str, ...]:
+        """The base's file tensors of a pooler that the tasks bring themselves: an output takes them from the base."""
+        return self._host.poolers
+
+    @property
     def binding(self) -> Binding:
         """Which file tensors of the base make which tensors of `model`."""
         return self._host.binding
 
-    def bound(self, source: TensorSource) -> Bound:
+    def bind(self, source: TensorSource) -> Bound:
         """`source`, which has the base's file names, seen under the names of `model.state_dict()`."""
-        return self._host.bound(source)
+        return self._host.bind(source)
 
     def load(self, source: TensorSource) -> None:
         """Overwrite the shared weights with those of `source`, which has the base's file names."""
         self._host.load(source)
-
-    def head(self, task: str) -> Head:
-        """The model of one task, on the shared weights."""
-        return self.heads[task]
 
     def encoder(self, task: str) -> Encoder:
         """What turns the rows of a task into batches; made when first asked for."""
@@ -93,6 +101,10 @@ class Workbench:
         if task not in self._tokenizers:
             self._tokenizers[task] = tokenizer_of(self._directories[task], f"task {task!r}")
         return self._tokenizers[task]
+
+    def collate(self, task: str, rows: Sequence[Row]) -> Batch:
+        """The rows as one batch."""
+        return self.batch(task, self.encode(task, rows))
 
     def encode(self, task: str, rows: Sequence[Row]) -> list[Example]:
         """One example per row, in order. Raises DataError, e.g. for a label that the head does not know."""
@@ -107,26 +119,26 @@ class Workbench:
         inputs = {name: tensor for name, tensor in batch.items() if name != LABELS}
         labels = batch.get(LABELS)
         module: Any = self.heads[task].module
-        kind = self.tasks[task].type
+        kind = self.specs[task].type
         if kind == "seq2seq" and labels is not None:
             inputs["decoder_input_ids"] = module.prepare_decoder_input_ids_from_labels(labels=labels)
         logits = module(**inputs).logits
         return (logits, None) if labels is None else aligned(kind, logits, labels)
 
-    def forward(self, task: str, batch: Batch) -> Tensor:
+    def logits(self, task: str, batch: Batch) -> Tensor:
         """Logits [n, classes]: one row per example, or per target token where the task generates."""
         logits, targets = self.places(task, batch)
         return logits if targets is None else counted(logits, targets)[0]
 
-    def loss(self, task: str, batch: Batch) -> Tensor:
+    def supervised_loss(self, task: str, batch: Batch) -> Tensor:
         """The supervised loss of a batch with labels: mean cross-entropy in nats, or the mean squared error."""
         logits, targets = self.places(task, batch)
         if targets is None:
             raise RecipeError(f"Task {task!r}: a supervised loss needs labelled examples.")
-        return supervised_loss(self.tasks[task].type, *counted(logits, targets))
+        return supervised_loss(self.specs[task].type, *counted(logits, targets))
 
     def _make_encoder(self, task: str) -> Encoder:
-        spec = self.tasks[task]
+        spec = self.specs[task]
         labels = Labels(self.heads[task].labels, f"the head of task {task!r}")
         if spec.image is not None:
             processor = image_processor_of(self._directories[task], f"task {task!r}")
@@ -153,16 +165,18 @@ class Workbench:
         return pad_id
 
 
-def _head_source(name: str, spec: TaskSpec, experts: Mapping[str, Checkpoint], base_dir: Path) -> HeadSource:
+def _head_source(
+    name: str, spec: TaskSpec, experts: Mapping[str, Checkpoint], base_dir: Path, files: ExitStack
+) -> HeadSource:
     expert = experts.get(spec.expert)
     if expert is None:
         raise RecipeError(f"tasks.{name}: its expert {spec.expert!r} is not one of {', '.join(experts)}.")
     config: Mapping[str, Any] = expert.config
     sources: tuple[TensorSource, ...] = (expert,)
     if spec.embeddings is not None:
-        sources = (Checkpoint.open(base_dir / spec.embeddings),)
+        sources = (files.enter_context(Checkpoint.open(base_dir / spec.embeddings)),)
     elif spec.head != "expert":
-        head = Checkpoint.open(base_dir / spec.head)
+        head = files.enter_context(Checkpoint.open(base_dir / spec.head))
         sources = (head, expert)
         config = head.config or expert.config
     return HeadSource(

@@ -19,7 +19,7 @@ SCALE = "logit_scale"
 
 
 class ZeroShotClassifier(nn.Module):
-    """logits = exp(s) · x̂ Tᵀ, with x̂ the normalised image embedding and T [classes, width] the normalised text embeddings.
+    """logits = exp(s) · x Tᵀ, x and T [classes, width] being the normalised embeddings of the image and of the classes.
 
     s is the file's `logit_scale`, else the model's own. Source: CLIP, https://arxiv.org/abs/2103.00020.
     """
@@ -68,7 +68,7 @@ def zero_shot_head(host: Host, embeddings: TensorSource) -> tuple[ZeroShotClassi
         lacking = EMBEDDINGS if found is None else SCALE
         raise CheckpointError(
             f"{embeddings.label} has no tensor {lacking}, and {type(host.model).__name__} has none either.",
-            hint=f"Save {EMBEDDINGS} [classes, width] and {SCALE} (the logarithm of the factor) in one safetensors file.",
+            hint=f"Save {EMBEDDINGS} [classes, width] and {SCALE} (a logarithm) in one safetensors file.",
         )
     own = {EMBEDDINGS: found} | ({} if scale is None else {SCALE: scale})
     return ZeroShotClassifier(host.model, found, scale), own

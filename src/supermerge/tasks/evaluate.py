@@ -1,0 +1,88 @@
+"""Score the weights that are on the workbench, or those of a checkpoint, on labelled examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from supermerge.checkpoint import TensorSource
+from supermerge.errors import DataError
+from supermerge.events import emit
+from supermerge.tasks.encode import Example
+from supermerge.tasks.encode_generation import CausalEncoder, Seq2SeqEncoder
+from supermerge.tasks.metrics import Metric, metric
+from supermerge.tasks.rows import Row
+from supermerge.tasks.score import Score
+from supermerge.tasks.workbench import Workbench
+
+_BATCH = 32
+
+
+def evaluate_source(
+    bench: Workbench, name: str, source: TensorSource, rows: Mapping[str, Sequence[Row]]
+) -> dict[str, Score]:
+    """Load the weights of `source`, which has the base's file names, and score them on the rows of every task.
+
+    Emits one `evaluated` event per task, under the model's `name`. The weights stay on the workbench.
+    """
+    bench.load(source)
+    scores: dict[str, Score] = {}
+    for task, examples in rows.items():
+        score = evaluate(bench, task, examples)
+        emit("evaluated", model=name, task=task, metric=score.metric, value=score.value)
+        scores[task] = score
+    return scores
+
+
+def evaluate(bench: Workbench, task: str, rows: Sequence[Row], *, batch_size: int | None = None) -> Score:
+    """The task's metric on labelled rows, with the weights as they are. Exact match generates greedily.
+
+    Raises DataError where there are no rows, or a row has no label.
+    """
+    spec = bench.specs[task]
+    scorer = metric(spec.metric or "")
+    examples = bench.encode(task, rows)
+    unlabelled = next((example for example in examples if example.label is None), None)
+    if unlabelled is not None:
+        raise DataError(f"{unlabelled.row.place}: no label; task {task!r} cannot be scored on it.")
+    # Batches of similar lengths need little padding.
+    examples.sort(key=lambda example: example.length, reverse=True)
+    size = batch_size or max(spec.batch_size, _BATCH)
+    with torch.no_grad():
+        for start in range(0, len(examples), size):
+            part = examples[start : start + size]
+            if spec.metric == "exact_match":
+                scorer.update(generate(bench, task, part), [example.row.target for example in part])
+            else:
+                _score(bench, task, part, scorer)
+            emit(
+                "progress", phase="evaluating", done=start + len(part), total=len(examples), unit=f"examples of {task}"
+            )
+    return scorer.compute()
+
+
+def _score(bench: Workbench, task: str, examples: Sequence[Example], scorer: Metric) -> None:
+    logits, targets = bench.places(task, bench.batch(task, examples))
+    scorer.update(logits, targets)
+
+
+def generate(bench: Workbench, task: str, examples: Sequence[Example]) -> list[str]:
+    """What the task's model says to the prompts of the examples, greedily.
+
+    It may say one token more than the longest target: enough to see that a longer answer is a wrong one.
+    """
+    encoder: Any = bench.encoder(task)
+    if not isinstance(encoder, (CausalEncoder, Seq2SeqEncoder)):
+        raise DataError(f"Task {task!r} does not generate.")
+    module: Any = bench.heads[task].module
+    tokenizer = bench.tokenizer(task)
+    prompts = {name: tensor.to(bench.device) for name, tensor in encoder.prompts([e.row for e in examples]).items()}
+    longest = max(len(tokenizer(example.row.target or "")["input_ids"]) for example in examples)
+    said = module.generate(
+        **prompts, max_new_tokens=longest + 1, do_sample=False, num_beams=1, pad_token_id=bench.pad_id(task)
+    )
+    if isinstance(encoder, CausalEncoder):
+        said = said[:, prompts["input_ids"].shape[1] :]
+    return tokenizer.batch_decode(said, skip_special_tokens=True)

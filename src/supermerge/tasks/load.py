@@ -1,0 +1,62 @@
+"""Load a merged model back, with the head of one of its tasks."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+
+from supermerge.checkpoint import Checkpoint
+from supermerge.errors import CheckpointError, UsageError
+from supermerge.tasks.save import HEADS
+from supermerge.tasks.task_models import HeadSource, build_task_models
+
+
+def load(
+    directory: str | os.PathLike[str],
+    task: str | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """The merged model in `directory`, in eval mode; with `task`, a model that has that task's head.
+
+    `model(**inputs).logits` are the task's logits. Without `task` it is the backbone (or the generative model).
+    `dtype` is by default the one it is stored in. Raises CheckpointError where a file is missing or corrupt, and
+    UsageError where there is no such task.
+    """
+    root = Path(directory)
+    with ExitStack() as files:
+        merged = files.enter_context(Checkpoint.open(root))
+        names = merged.config.get("architectures") or [None]
+        kind = getattr(transformers, str(names[0]), None)
+        if kind is None:
+            raise CheckpointError(
+                f"{root}: config.json names the architecture {names[0]!r}, which transformers does not have.",
+                hint="Give the output directory of `supermerge run`.",
+            )
+        stored: torch.dtype = getattr(torch, str(merged.config.get("dtype", "float32")))
+        wanted = {} if task is None else {task: _saved_head(root, task, files)}
+        host, heads = build_task_models(merged, wanted, kind=kind, dtype=dtype or stored, device=device)
+    return host.model if task is None else heads[task].module
+
+
+def _saved_head(root: Path, task: str, files: ExitStack) -> HeadSource:
+    place = root / HEADS / task
+    known = sorted(path.parent.name for path in root.glob(f"{HEADS}/*/config.json"))
+    if task not in known:
+        raise UsageError(
+            f"{root} has no head for task {task!r}.",
+            hint=f"It has: {', '.join(known)}." if known else "It has no heads at all.",
+        )
+    tensors = place / "model.safetensors"
+    if tensors.is_file():
+        head = files.enter_context(Checkpoint.open(place))
+        return HeadSource.from_saved(str(place), head.config, (head,))
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    return HeadSource.from_saved(str(place), config, ())
