@@ -12,7 +12,7 @@ from supermerge.tasks.rows import Label
 def text_cell(value: Any, *, column: str, place: str) -> str:
     """The text in a cell, which may be empty. Raises DataError for anything but a text."""
     if not isinstance(value, str):
-        raise DataError(f"{place}: column {column!r}: expected text, found {_shown(value)}")
+        raise DataError(f"{place}: column {column!r}: expected text, found {shown(value)}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -30,7 +30,7 @@ def class_cell(value: Any, *, column: str, place: str) -> str | int:
     if isinstance(value, int) or (isinstance(value, str) and value):
         return value
     raise DataError(
-        f"{place}: column {column!r}: expected a class name or index, found {_shown(value)}",
+        f"{place}: column {column!r}: expected a class name or index, found {shown(value)}",
         hint="Examples without a label belong into the file named under unlabelled.",
     )
 
@@ -43,7 +43,7 @@ def number_cell(value: Any, *, column: str, place: str) -> float:
         number = math.nan
     if math.isfinite(number):
         return number
-    raise DataError(f"{place}: column {column!r}: expected a finite number, found {_shown(value)}")
+    raise DataError(f"{place}: column {column!r}: expected a finite number, found {shown(value)}")
 
 
 def label_cell(value: Any, *, column: str, place: str, numeric: bool) -> Label:
@@ -51,7 +51,8 @@ def label_cell(value: Any, *, column: str, place: str, numeric: bool) -> Label:
     return (number_cell if numeric else class_cell)(value, column=column, place=place)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A short name for what was found in a cell, for messages."""
     if value is None:
         return "nothing"
     text = repr(value)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supermerge.errors import DataError
+from supermerge.tasks.cells import shown
 from supermerge.tasks.rows import Row
 
 if TYPE_CHECKING:
@@ -46,15 +47,14 @@ def image_of(value: Any, *, column: str, place: str, base_dir: Path) -> Path | b
         require_image(value, place=f"{place}: column {column!r}")
         return value
     if not isinstance(value, str):
-        raise DataError(f"{place}: column {column!r}: expected an image, found {type(value).__name__}")
+        raise DataError(f"{place}: column {column!r}: expected an image, found {shown(value)}")
     # os.path.isfile, for whatever a text holds (a NUL, 10,000 characters) it answers instead of raising.
     if not os.path.isfile(path := base_dir / value):
-        shown = value if len(value) <= 60 else value[:60] + "…"
         raise DataError(
-            f"{place}: column {column!r}: expected an image file, found the text {shown!r}",
+            f"{place}: column {column!r}: expected an image file, found {shown(value)}",
             hint=f"An image column holds paths relative to {base_dir}, or the bytes of image files.",
         )
-    require_image(path, place=f"{place}: column {column!r}")
+    require_image(path, place=f"{place}: column {column!r}: {path}")
     return path
 
 
@@ -66,9 +66,8 @@ def require_image(image: Path | bytes, *, place: str) -> None:
         with PIL.Image.open(io.BytesIO(image) if isinstance(image, bytes) else image):
             pass
     except (OSError, PIL.Image.DecompressionBombError) as error:
-        name = "" if isinstance(image, bytes) or place == str(image) else f" {image}"
         raise DataError(
-            f"{place}: expected an image, found{name or ' something'} that cannot be read as one",
+            f"{place}: expected an image, found what cannot be read as one",
             hint="Any format that Pillow opens will do: PNG, JPEG, WebP, GIF, BMP, TIFF, …",
         ) from error
 

@@ -117,11 +117,14 @@ class MacroF1(_Classification):
 
 
 class MatthewsCorrelation(_Classification):
-    """Matthews' correlation of predicted and true classes, for any number of classes; 0 where it is undefined."""
+    """Matthews' correlation of predicted and true classes, for any number of classes; 0 where either does not vary."""
 
     def _value(self, predicted: Tensor, targets: Tensor, options: dict[str, Any]) -> Tensor:
         from torchmetrics.functional.classification import multiclass_matthews_corrcoef
 
+        if predicted.amin() == predicted.amax() or targets.amin() == targets.amax():
+            # Undefined; for two classes the library answers with something else than the usual 0.
+            return torch.zeros(())
         return multiclass_matthews_corrcoef(predicted, targets, **options)
 
 
