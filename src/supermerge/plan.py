@@ -24,7 +24,7 @@ from supermerge.plan_memory import (
 )
 from supermerge.recipe import Recipe
 from supermerge.report.numbers import size
-from supermerge.resolve import chosen_methods, learn_settings, matched
+from supermerge.resolve import Opened, chosen_methods, learn_settings, opened
 from supermerge.resources import available_bytes, free_disk_bytes, resident_bytes
 
 # Report, charts, card, logs and locks of one run, generously.
@@ -105,19 +105,19 @@ def plan(
     wanted = Recipe.of(recipe)
     target = output if output is not None else wanted.output.path
     choice, settings = chosen_methods(wanted), learn_settings(wanted)
-    with matched(wanted) as match:
-        choice.rehearse(len(match.experts))
-        return _planned(wanted, match, choice, settings, None if target is None else Path(target), force)
+    with opened(wanted) as sources:
+        choice.rehearse(len(sources.experts))
+        return _planned(wanted, sources, choice, settings, None if target is None else Path(target), force)
 
 
 def _planned(
-    recipe: Recipe, match: Match, choice: Choice, settings: LearnSettings | None, target: Path | None, force: bool
+    recipe: Recipe, sources: Opened, choice: Choice, settings: LearnSettings | None, target: Path | None, force: bool
 ) -> Plan:
-    method = choice.default.method
+    method, match = choice.default.method, sources.match
     available = available_bytes()
     residency = _residency(match, settings, recipe.memory or available)
-    phases = _phases(recipe, match, choice, settings, residency)
-    output_bytes = _output_bytes(recipe, match)
+    output_bytes = _output_bytes(recipe, sources)
+    phases = _phases(recipe, match, choice, settings, residency, output_bytes)
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
     peak = max(phase.holds for phase in phases)
@@ -125,7 +125,7 @@ def _planned(
         method=method.name,
         title=method.title,
         paper=method.paper,
-        models=_models(recipe, match),
+        models=_models(recipe, sources),
         merged=len(match.merged),
         copied=len(match.copied),
         heads={name: len(tensors) for name, tensors in match.heads.items() if tensors},
@@ -162,11 +162,12 @@ def _phases(
     choice: Choice,
     settings: LearnSettings | None,
     residency: Literal["disk", "memory"] | None,
+    output_bytes: int,
 ) -> tuple[PlannedPhase, ...]:
     k, held = len(match.experts), resident_bytes()
     base = sum(info.nbytes for info in match.base.tensors.values())
-    experts, weights = experts_bytes(match), _output_bytes(recipe, match)
-    phases = []
+    experts = experts_bytes(match)
+    phases: list[PlannedPhase] = []
     if settings is not None:
         held += MODEL_CLASS_BYTES
         reads = base + experts * (1 if residency == "memory" else 1 + settings.steps)
@@ -177,26 +178,26 @@ def _phases(
         what = "once over all tensors" if passes == 1 else f"{passes} times over all tensors"
         phases.append(PlannedPhase("survey", what, passes * (base + experts), held + merging_bytes(match, choice), 0))
     merging = held + merging_bytes(match, choice)
-    phases.append(PlannedPhase("merge", f"{len(match.merged)} tensors", base + experts, merging, weights))
+    phases.append(PlannedPhase("merge", f"{len(match.merged)} tensors", base + experts, merging, output_bytes))
     scored = [name for name, task in recipe.tasks.items() if task.test is not None]
     if scored:
         model = sum(info.numel * 4 for info in match.base.tensors.values())
         held = max(held, resident_bytes() + MODEL_CLASS_BYTES)
         what = f"base, experts and the merged model on {len(scored)} tasks"
-        phases.append(PlannedPhase("evaluate", what, base + experts + weights, held + model, 0))
+        phases.append(PlannedPhase("evaluate", what, base + experts + output_bytes, held + model, 0))
     phases.append(PlannedPhase("report", "page, charts, model card", 0, held + REPORT_BYTES, _SIDE_BYTES))
     return tuple(phases)
 
 
-def _output_bytes(recipe: Recipe, match: Match) -> int:
+def _output_bytes(recipe: Recipe, sources: Opened) -> int:
     dtype = getattr(torch, recipe.output.dtype) if recipe.output.dtype else None
-    heads = sum(match.experts[name].tensors[tensor].nbytes for name, heads in match.heads.items() for tensor in heads)
-    return sum(info.nbytes for info in output_infos(match, dtype)) + heads
+    merged = sum(info.nbytes for info in output_infos(sources.match, dtype))
+    heads = sources.match.heads
+    return merged + sum(sources.experts[name].tensors[head].nbytes for name in heads for head in heads[name])
 
 
-def _models(recipe: Recipe, match: Match) -> tuple[PlannedModel, ...]:
+def _models(recipe: Recipe, sources: Opened) -> tuple[PlannedModel, ...]:
     refs = {"base": recipe.base, **{name: str(expert.model) for name, expert in recipe.experts.items()}}
-    sources = {"base": match.base, **match.experts}
     return tuple(
         PlannedModel(
             name,
@@ -205,7 +206,7 @@ def _models(recipe: Recipe, match: Match) -> tuple[PlannedModel, ...]:
             sum(info.numel for info in source.tensors.values()),
             sum(info.nbytes for info in source.tensors.values()),
         )
-        for name, source in sources.items()
+        for name, source in {"base": sources.base, **sources.experts}.items()
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from supermerge.assemble import Choice
@@ -15,12 +16,21 @@ from supermerge.methods.settings import LearnSettings
 from supermerge.recipe import MethodChoice, Recipe
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The checkpoints of a recipe, and how they fit together."""
+
+    base: Checkpoint
+    experts: dict[str, Checkpoint]
+    match: Match
+
+
 @contextmanager
-def matched(recipe: Recipe) -> Iterator[Match]:
-    """The base and the experts of `recipe`, opened (headers only) and compared; closed at the end of the block."""
+def opened(recipe: Recipe) -> Iterator[Opened]:
+    """The base and the experts of `recipe`, opened (headers only) and matched; closed at the end of the block."""
     with ExitStack() as stack:
         base = stack.enter_context(Checkpoint.open(recipe.base))
-        experts = {}
+        experts: dict[str, Checkpoint] = {}
         for name, expert in recipe.experts.items():
             if expert.adapter is not None or expert.model is None:
                 raise RecipeError(
@@ -28,7 +38,7 @@ def matched(recipe: Recipe) -> Iterator[Match]:
                     hint="Merge the adapter into its model first, and give the result as 'model'.",
                 )
             experts[name] = stack.enter_context(Checkpoint.open(expert.model))
-        yield match(base, experts)
+        yield Opened(base, experts, match(base, experts))
 
 
 def chosen_methods(recipe: Recipe) -> Choice:
