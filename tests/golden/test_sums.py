@@ -15,7 +15,7 @@ EXAMPLES = {
     "linear, not normalised": ("linear", {"weights": [1, 1], "normalize": False}, [1, 2], [[1, 0], [0, 2]], [3, 6]),
     "task arithmetic, scale 0.5": ("task_arithmetic", {"scale": 0.5}, [1, 2], [[1, 0], [0, 2]], [1.5, 3]),
     "task arithmetic, default 0.3": ("task_arithmetic", {}, [1, 2], [[1, 0], [0, 2]], [1.3, 2.6]),
-    "task arithmetic, weights as they are": ("task_arithmetic", {"weights": [1, 0.5]}, [1, 2], [[1, 0], [0, 2]], [2, 3]),
+    "task arithmetic, weights as given": ("task_arithmetic", {"weights": [1, 0.5]}, [1, 2], [[1, 0], [0, 2]], [2, 3]),
     "task arithmetic, negation": ("task_arithmetic", {"weights": [-1]}, [1, 2], [[1, 0.5]], [0, 1.5]),
     "task arithmetic, analogy C + (B - A)": (
         "task_arithmetic", {"weights": [1, -1, 1]}, [0, 0], [[1, 2], [0.5, 0.5], [2, 1]], [2.5, 2.5],
@@ -41,10 +41,9 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize(("method", "params", "base", "taus", "expected"), EXAMPLES.values(), ids=EXAMPLES)
-def test_merge_equals_the_numbers_computed_by_hand(method, params, base, taus, expected):
-    merged = get(method).bind(params).merge(torch.tensor(base, dtype=torch.float32), torch.tensor(taus, dtype=torch.float32))
-    assert torch.allclose(merged, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-6)
+@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
+def test_merge_equals_the_numbers_computed_by_hand(example, check):
+    check(*example)
 
 
 def test_dare_drops_or_doubles_every_element_at_one_half():
@@ -55,12 +54,12 @@ def test_dare_drops_or_doubles_every_element_at_one_half():
 
 
 def test_dare_is_unbiased_with_the_variance_of_a_scaled_bernoulli():
-    p, tau, seeds = 0.75, torch.tensor([[1.0, -2.0, 0.5, 3.0]]), 4000
+    p, tau, seeds = 0.75, torch.tensor([[1.0, -2.0, 0.5, 3.0]]), 1000
     bound = get("dare").bind({"drop": p, "scale": 1})
     draws = torch.stack([bound.merge(torch.zeros(4), tau, seed=seed) for seed in range(seeds)])
     variance = tau[0] ** 2 * p / (1 - p)
     assert ((draws.mean(0) - tau[0]).abs() < 4 * (variance / seeds).sqrt()).all()
-    assert torch.allclose(draws.var(0), variance, rtol=0.1)
+    assert torch.allclose(draws.var(0), variance, rtol=0.15)
 
 
 def test_the_start_of_supermerge_is_task_arithmetic():

@@ -52,7 +52,7 @@ class _Seen:
 
 
 class _Pass:
-    """One pass over the tensors of a match, with the method chosen for each."""
+    """The tensors of a match, and the method chosen for each."""
 
     def __init__(self, match: Match, choice: Choice, seed: int, threads: int | None) -> None:
         choice.rehearse(len(match.experts))
@@ -69,13 +69,18 @@ class _Pass:
             self._local.reader = Reader(self.match)
         return self._local.reader
 
-    def context(self, info: TensorInfo, offset: int = 0) -> Context:
-        return Context(info.name, info.shape, self.experts, self.seed, offset)
+    def bound(self, name: str) -> Bound:
+        """The method for a tensor; a tied alias takes its twin's, so that the two stay equal."""
+        return self.choice(self.match.tied.get(name, name))
+
+    def context(self, name: str, offset: int) -> Context:
+        shape = self.match.base.tensors[name].shape
+        return Context(self.match.tied.get(name, name), shape, self.experts, self.seed, offset)
 
     def cost(self, name: str) -> int:
         """Bytes that merging a tensor holds, roughly."""
         info, k = self.match.base.tensors[name], len(self.experts)
-        pieces = name not in self.merged or self.choice(name).chunked
+        pieces = name not in self.merged or self.bound(name).chunked
         numel = min(info.numel, piece_elements(k)) if pieces else info.numel
         return numel * 4 * 2 * (k + 2)
 
@@ -83,11 +88,12 @@ class _Pass:
         return parallel(names, work, threads=self.threads, cost=self.cost, limit=_BUDGET, ordered=ordered)
 
     def survey(self) -> None:
-        """Run the surveys that the chosen methods need."""
+        """Run the surveys that the chosen methods need; tied tensors count once."""
         groups: dict[int, tuple[Bound, list[str]]] = {}
         for name in self.match.merged:
-            bound = self.choice(name)
-            groups.setdefault(id(bound), (bound, []))[1].append(name)
+            if name not in self.match.tied:
+                bound = self.bound(name)
+                groups.setdefault(id(bound), (bound, []))[1].append(name)
         for key, (bound, names) in groups.items():
             numel = sum(self.match.base.tensors[name].numel for name in names)
             survey = self._surveys[key] = bound.survey(len(self.experts), numel)
@@ -100,7 +106,7 @@ class _Pass:
             info = self.match.base.tensors[name]
             for piece in self.reader.pieces(name, whole=not bound.chunked):
                 rows = _shaped(piece, info, bound.chunked)
-                survey.observe(self.context(info, piece.start), rows[0], rows[1:])
+                survey.observe(self.context(name, piece.start), rows[0], rows[1:])
 
         again = True
         while again:
@@ -110,12 +116,12 @@ class _Pass:
 
     def merge(self, name: str, piece: Piece) -> Tensor:
         """One piece, merged and flat, in the arithmetic's dtype."""
-        info, bound = self.match.base.tensors[name], self.choice(name)
-        rows = _shaped(piece, info, bound.chunked)
-        return bound(rows[0], rows[1:], self.context(info, piece.start), self._surveys[id(bound)]).reshape(-1)
+        bound = self.bound(name)
+        rows = _shaped(piece, self.match.base.tensors[name], bound.chunked)
+        return bound(rows[0], rows[1:], self.context(name, piece.start), self._surveys[id(bound)]).reshape(-1)
 
     def pieces(self, name: str, hashes: Hashes | None = None) -> Iterator[Piece]:
-        return self.reader.pieces(name, whole=not self.choice(name).chunked, hashes=hashes)
+        return self.reader.pieces(name, whole=not self.bound(name).chunked, hashes=hashes)
 
 
 def _shaped(piece: Piece, info: TensorInfo, chunked: bool) -> Tensor:
@@ -206,7 +212,7 @@ def _gathered(work: _Pass, seen: Sequence[_Seen]) -> Assembled:
     merged = [one for one in seen if one.name in work.merged]
     for i, expert in enumerate(work.experts):
         result.expert_hashes[expert] = {one.name: one.hashes.experts[i].hexdigest() for one in merged}
-    grams = {one.name: one.gram for one in merged if one.gram is not None}
+    grams = {one.name: one.gram for one in merged if one.gram is not None and one.name not in work.match.tied}
     if grams:
         result.geometry = Geometry(work.experts, grams)
     return result

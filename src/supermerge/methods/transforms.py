@@ -22,11 +22,19 @@ def weighted_sum(base: Tensor, taus: Iterable[Tensor], coefficients: Sequence[fl
     """
     merged = base.clone()
     for c, tau in zip(coefficients, taus, strict=True):
-        if isinstance(c, Tensor) and c.ndim:
-            merged += tau * c.to(tau).view(-1, *[1] * (tau.ndim - 1))
-        elif float(c) != 0:
-            merged += tau * float(c)
+        accumulate(merged, tau, c)
     return merged
+
+
+def accumulate(merged: Tensor, tau: Tensor, c: Tensor | float, *, scratch: Tensor | None = None) -> None:
+    """merged += c τ in place, rounded after the product and after the sum, whatever the hardware could fuse.
+
+    `c` is a number, or `[rows]`; `scratch`, of the shape of `tau` (which it may be), takes the product.
+    """
+    if isinstance(c, Tensor) and c.ndim:
+        merged += torch.mul(tau, c.to(tau).view(-1, *[1] * (tau.ndim - 1)), out=scratch)
+    elif float(c) != 0:
+        merged += torch.mul(tau, float(c), out=scratch)
 
 
 def weighted(taus: Tensor, weights: Sequence[float]) -> Tensor:

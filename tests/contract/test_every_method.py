@@ -1,0 +1,258 @@
+"""What every registered method must keep, whatever its formula. One row per method; a method without a row fails."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supermerge.assemble import merge_into, output_infos, pieces
+from supermerge.assemble.merge import StateDict
+from supermerge.checkpoint import Checkpoint, Match
+from supermerge.errors import CheckpointError, RecipeError
+from supermerge.methods import BLOCK, get, names
+
+
+@dataclass(frozen=True)
+class Row:
+    """What holds for one method. Parameters are those under which it holds; None says that it does not."""
+
+    params: dict = field(default_factory=dict)
+    k: tuple[int, int] = (1, 4)
+    one_expert: dict | None = None  # one expert is returned
+    identical: dict | None = None  # experts that are all the same are returned
+    permutes: bool = True  # the order of the experts does not matter, to rounding
+
+
+ROWS = {
+    "linear": Row(one_expert={}, identical={}),
+    "task_arithmetic": Row(one_expert={"scale": 1}),
+    "ties": Row(one_expert={"density": 1}, identical={"density": 1}),
+    # Draws go by the expert's name, so permuted experts keep theirs.
+    "dare_linear": Row(one_expert={"drop": 0, "scale": 1}),
+    "dare_ties": Row(one_expert={"drop": 0}, identical={"drop": 0}),
+}
+STATIC = sorted(ROWS)
+
+
+def test_every_method_has_a_row():
+    assert [name for name in names() if get(name).kind == "static"] == STATIC
+
+
+def model(seed: int, k: int, *, size: int = 0, dtype: torch.dtype = torch.float32, grid: bool = False):
+    """A base and k experts with tensors of every kind; on a `grid`, task vectors collide and cancel often."""
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"b.weight": (6, 4), "a.bias": (5,), "conv": (3, 2, 2, 2), "scale": (), "wide": (2, 9), "empty": (0, 3)}
+    if size:
+        shapes["long"] = (size,)
+    base = {name: torch.randn(shape, generator=draw).to(dtype) for name, shape in shapes.items()}
+    experts = {}
+    for i in range(k):
+        taus = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+        if grid:
+            taus = {name: tau.round() for name, tau in taus.items()}
+        experts[f"expert {i}"] = {name: (base[name] + 0.1 * taus[name]).to(dtype) for name in shapes}
+    for tensors in (base, *experts.values()):
+        tensors["position_ids"] = torch.arange(4)
+        tensors["mask"] = torch.tensor([True, False])
+    return base, experts
+
+
+def merge(base, experts, method, *, threads=2, **params):
+    """As `supermerge.merge`, without its refusal of experts that are equal to each other or to the base."""
+    opened = Checkpoint.open(base)
+    floating = [name for name, tensor in base.items() if tensor.is_floating_point()]
+    match = Match(
+        base=opened,
+        experts={name: Checkpoint.open(tensors) for name, tensors in experts.items()},
+        merged=floating,
+        copied=[name for name in base if name not in floating],
+        heads={}, prefixes={}, tied={}, notes=[],
+    )
+    sink = StateDict(output_infos(match))
+    merge_into(sink, method, match, params=params, threads=threads)
+    return sink.tensors
+
+
+def experts_of(name: str):
+    low, high = ROWS[name].k
+    return st.integers(low, high)
+
+
+def everything(data, name: str, **options):
+    seed, k = data.draw(st.integers(0, 2**20)), data.draw(experts_of(name))
+    return model(seed, k, grid=data.draw(st.booleans()), **options)
+
+
+def assert_same(left, right):
+    assert list(left) == list(right)
+    for key in left:
+        assert left[key].dtype == right[key].dtype
+        assert torch.equal(left[key], right[key]), key
+
+
+def assert_close(left, right, tolerance=2e-5):
+    for key in left:
+        assert torch.allclose(left[key].float(), right[key].float(), rtol=tolerance, atol=tolerance), key
+
+
+@pytest.mark.parametrize("name", STATIC)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_experts_equal_to_the_base_give_the_base(name, data):
+    base, experts = everything(data, name)
+    assert_same(merge(base, dict.fromkeys(experts, base), name, **ROWS[name].params), base)
+
+
+def layout(tensors):
+    return [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]
+
+
+@pytest.mark.parametrize("name", STATIC)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_names_shapes_dtypes_and_integers_are_the_base_s_and_nothing_is_changed_in_place(name, data):
+    dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]))
+    base, experts = everything(data, name, dtype=dtype)
+    for expert in experts.values():
+        expert["position_ids"] = expert["position_ids"] + 7
+    before = {key: tensor.clone() for key, tensor in base.items()}
+    also_before = {name: {key: tensor.clone() for key, tensor in expert.items()} for name, expert in experts.items()}
+    merged = merge(base, experts, name, **ROWS[name].params)
+    assert layout(merged) == layout(base)
+    assert torch.equal(merged["position_ids"], base["position_ids"])
+    assert torch.equal(merged["mask"], base["mask"])
+    assert_same(base, before)
+    for expert, tensors in experts.items():
+        assert_same(tensors, also_before[expert])
+
+
+@pytest.mark.parametrize("name", [name for name in STATIC if ROWS[name].permutes])
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_the_order_of_the_experts_does_not_matter(name, data):
+    base, experts = everything(data, name)
+    order = data.draw(st.permutations(list(experts)))
+    merged = merge(base, experts, name, **ROWS[name].params)
+    assert_close(merged, merge(base, {key: experts[key] for key in order}, name, **ROWS[name].params))
+
+
+@pytest.mark.parametrize("name", [name for name in STATIC if ROWS[name].one_expert is not None])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**20), grid=st.booleans())
+def test_one_expert_is_returned(name, seed, grid):
+    base, experts = model(seed, 1, grid=grid)
+    assert_close(merge(base, experts, name, **ROWS[name].one_expert), experts["expert 0"])
+
+
+@pytest.mark.parametrize("name", [name for name in STATIC if ROWS[name].identical is not None])
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_identical_experts_are_returned(name, data):
+    base, experts = everything(data, name)
+    same = dict.fromkeys(experts, experts["expert 0"])
+    assert_close(merge(base, same, name, **ROWS[name].identical), experts["expert 0"])
+
+
+@pytest.mark.parametrize("name", [name for name in STATIC if get(name).bind(ROWS[name].params).chunked])
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_cut_into_pieces_is_the_same_bytes_as_whole(name, data):
+    size = data.draw(st.integers(BLOCK - 3, 2 * BLOCK + 20))
+    base, experts = everything(data, name, size=size)
+    outcomes = []
+    for elements in (BLOCK, 64 * BLOCK):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pieces, "_PIECE_ELEMENTS", elements)
+            outcomes.append(merge(base, experts, name, **ROWS[name].params))
+    assert_same(*outcomes)
+
+
+@pytest.mark.parametrize("name", STATIC)
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_any_number_of_threads_gives_the_same_bytes(name, data):
+    base, experts = everything(data, name, size=3000)
+    one = merge(base, experts, name, threads=1, **ROWS[name].params)
+    assert_same(one, merge(base, experts, name, threads=3, **ROWS[name].params))
+
+
+def wide(tensors):
+    return {key: t.float() if t.is_floating_point() else t for key, t in tensors.items()}
+
+
+@pytest.mark.parametrize("name", STATIC)
+@settings(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_storage_in_bfloat16_only_rounds_once_at_the_end(name, data):
+    base, experts = everything(data, name, dtype=torch.bfloat16)
+    merged = merge(base, experts, name, **ROWS[name].params)
+    exact = merge(wide(base), {key: wide(tensors) for key, tensors in experts.items()}, name, **ROWS[name].params)
+    assert_same(merged, {key: t.to(merged[key].dtype) for key, t in exact.items()})
+
+
+@pytest.mark.parametrize("name", STATIC)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_refused_with_tensor_and_expert(name, value):
+    k = max(ROWS[name].k[0], min(2, ROWS[name].k[1]))
+    base, experts = model(0, k)
+    experts[f"expert {k - 1}"]["b.weight"][2, 1] = value
+    with pytest.raises(CheckpointError, match=rf"expert 'expert {k - 1}'.*'b.weight'.*\[2, 1\]"):
+        merge(base, experts, name, **ROWS[name].params)
+    base["conv"][0, 0, 0, 1] = value
+    with pytest.raises(CheckpointError, match=r"base .*'conv'"):
+        merge(base, model(0, k)[1], name, **ROWS[name].params)
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_a_misspelt_parameter_is_refused(name):
+    with pytest.raises(RecipeError, match="unknown parameter 'weihgts'"):
+        get(name).bind({"weihgts": 1})
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_a_wrong_number_of_experts_is_refused(name):
+    method = get(name)
+    wrong = [k for k in (method.least - 1, (method.most or 0) + 1) if k < method.least or method.most]
+    assert ROWS[name].k[0] == method.least
+    assert method.most is None or ROWS[name].k[1] == method.most
+    for k in wrong:
+        with pytest.raises(RecipeError, match=f"{k} experts"):
+            method.bind(ROWS[name].params).check(k)
+
+
+@pytest.mark.parametrize("name", [name for name in STATIC if "weights" in get(name).parameters.model_fields])
+def test_weights_of_another_length_than_the_experts_are_refused(name):
+    k = ROWS[name].k[0]
+    with pytest.raises(RecipeError, match=f"weights has {k + 1} values for {k} experts"):
+        get(name).bind(ROWS[name].params, weights=[1.0] * (k + 1)).check(k)
+
+
+def digest() -> str:
+    """One hash over the results of all methods."""
+    total = hashlib.sha256()
+    for name in STATIC:
+        base, experts = model(3, min(3, ROWS[name].k[1]))
+        for key, tensor in merge(base, experts, name, **ROWS[name].params).items():
+            total.update(key.encode() + bytes(tensor.contiguous().view(-1).view(torch.uint8).tolist()))
+    return total.hexdigest()
+
+
+@pytest.mark.slow
+def test_the_seed_of_python_s_hashes_changes_nothing():
+    code = f"import runpy; print(runpy.run_path({__file__!r})['digest']())"
+    outcomes = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("0", "1", "42")
+    }
+    assert outcomes == {digest() + "\n"}
