@@ -73,13 +73,14 @@ def require_image(image: Path | bytes, *, place: str) -> None:
 
 
 def open_image(row: Row) -> Image:
-    """Decode the image of `row` as RGB. Raises DataError where it is truncated or damaged."""
+    """Decode the image of `row` as RGB, turned as its camera says. Raises DataError where it is damaged."""
     import PIL.Image
+    import PIL.ImageOps
 
     if row.image is None:
         raise DataError(f"{row.place}: expected an image, found none")
     try:
         with PIL.Image.open(io.BytesIO(row.image) if isinstance(row.image, bytes) else row.image) as image:
-            return image.convert("RGB")
+            return PIL.ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise DataError(f"{row.place}: the image is damaged ({error})") from error

@@ -56,7 +56,7 @@ class TaskSpec(BaseModel):
     only `target` is plain language modelling with an empty prompt. `held_back` is the share of the validation examples
     kept for early stopping. `head` is `expert` (the expert's own), a path, or `zero-shot`, which needs `embeddings`:
     a safetensors file with one text embedding per class, [classes, width]. `entry_point` (`package.module:name`)
-    is the code of a `custom` task.
+    is the code of a `custom` task. Columns and `metric` left out follow from the type, so `metric` is never empty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,7 +72,7 @@ class TaskSpec(BaseModel):
     validation: str | None = None
     unlabelled: str | None = None
     test: str | None = None
-    metric: str | None = None
+    metric: str = ""
     held_back: float = Field(default=0.25, ge=0.0, lt=1.0)
     weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     batch_size: int = Field(default=8, ge=1)
@@ -151,7 +151,7 @@ class TaskSpec(BaseModel):
 
     @model_validator(mode="after")
     def _metric_fits_the_type(self) -> Self:
-        if self.metric is None:
+        if not self.metric:
             raise ValueError(f"a {self.type} task needs a 'metric', one of {', '.join(METRIC_NAMES)}")
         if self.metric not in METRIC_NAMES:
             raise ValueError(f"unknown metric {self.metric!r}{closest(self.metric, METRIC_NAMES)}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from supermerge.tasks import TaskSpec
@@ -141,3 +142,11 @@ def test_image_column_of_bytes(
 
 def test_open_image_from_a_file(image_folder: Path) -> None:
     assert open_image(Row("p", image=image_folder / "cat" / "a.png")).getpixel((0, 0)) == (1, 1, 1)
+
+
+def test_open_image_turns_it_as_the_camera_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a quarter turn
+    Image.new("L", (3, 2), 200).save(tmp_path / "a.jpg", exif=exif)
+    image = open_image(Row("p", image=tmp_path / "a.jpg"))
+    assert (image.mode, image.size) == ("RGB", (2, 3))

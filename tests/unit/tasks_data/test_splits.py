@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supermerge.errors import DataError
@@ -25,6 +26,7 @@ def counts(rows: list[Row]) -> Counter[object]:
     return Counter(row.label for row in rows)
 
 
+@settings(deadline=None)
 @given(labels, st.floats(min_value=0.01, max_value=0.99), seeds)
 def test_held_back_is_disjoint_exhaustive_stable_and_stratified(found: list[Label], fraction: float, seed: int) -> None:
     rows = made(found)
@@ -76,11 +78,16 @@ def test_the_draw_is_the_same_on_every_machine_and_in_every_process() -> None:
     )
     for hash_seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed}
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
         )
         assert done.stdout.strip() == str([row.texts[0] for row in held]) == "['0', '6', '13', '15']"
 
 
+@settings(deadline=None)
 @given(labels, seeds, st.data())
 def test_folds_hold_every_row_back_once(found: list[Label], seed: int, data: st.DataObject) -> None:
     rows = made(found)
@@ -97,6 +104,7 @@ def test_folds_hold_every_row_back_once(found: list[Label], seed: int, data: st.
     assert pairs == folds(rows, k, seed)
 
 
+@settings(deadline=None)
 @given(labels, seeds, st.data())
 def test_take_is_a_stratified_part(found: list[Label], seed: int, data: st.DataObject) -> None:
     rows = made(found)
