@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 # Set before anything imports transformers, datasets or huggingface_hub: no test may reach a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -8,3 +12,29 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture
+def write_models() -> Callable[..., None]:
+    """`write_models(directory, "news", "spam")`: a base of three tensors and one expert per name, as safetensors."""
+
+    def write(directory: Path, *experts: str, shape: tuple[int, int] = (8, 4)) -> None:
+        import torch
+        from safetensors.torch import save_file
+
+        draw = torch.Generator().manual_seed(0)
+        base = {
+            "embed.weight": torch.randn(shape, generator=draw),
+            "layer.0.weight": torch.randn(shape, generator=draw),
+            "steps": torch.tensor([7]),
+        }
+        for name in ("base", *experts):
+            tensors = dict(base)
+            if name != "base":
+                for key in ("embed.weight", "layer.0.weight"):
+                    tensors[key] = base[key] + 0.1 * torch.randn(shape, generator=draw)
+                tensors["head.weight"] = torch.randn(2, 4, generator=draw)
+            (directory / name).mkdir(parents=True)
+            save_file(tensors, directory / name / "model.safetensors", metadata={"format": "pt"})
+
+    return write

@@ -115,7 +115,7 @@ def _planned(
 ) -> Plan:
     method, match = choice.default.method, sources.match
     available = available_bytes()
-    residency = _residency(match, settings, recipe.memory or available)
+    residency = None if settings is None else "memory" if settings.residency == "memory" else "disk"
     output_bytes = _output_bytes(recipe, sources)
     phases = _phases(recipe, match, choice, settings, residency, output_bytes)
     free = free_disk_bytes(target or Path())
@@ -144,16 +144,6 @@ def _planned(
         notes=(*match.notes, *([f"{existing} exists: a run needs --force"] if existing else [])),
         refusals=tuple(_refusals(recipe, peak, available, output_bytes, free, None if force else existing)),
     )
-
-
-def _residency(match: Match, settings: LearnSettings | None, memory: int) -> Literal["disk", "memory"] | None:
-    """Task vectors stay in memory where the recipe says so, or where they leave half of the memory for activations."""
-    if settings is None:
-        return None
-    if settings.residency != "auto":
-        return settings.residency
-    resident = resident_bytes() + MODEL_CLASS_BYTES + learning_bytes(match, resident=True)
-    return "memory" if resident <= memory // 2 else "disk"
 
 
 def _phases(

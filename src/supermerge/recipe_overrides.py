@@ -16,8 +16,13 @@ def apply_overrides(recipe: Mapping[str, Any], overrides: Sequence[str]) -> dict
         key, equals, text = override.partition("=")
         if not (equals and key.strip()):
             raise UsageError(f"--set {override!r}: expected key=value", hint="For example --set method.steps=50.")
-        changed = _with(changed, key.strip(), read_yaml(text, f"--set {key.strip()}").value, override)
+        changed = _with(changed, key.strip(), _value(text, f"--set {key.strip()}"), override)
     return changed
+
+
+def _value(text: str, where: str) -> Any:
+    # Globs such as *.bias would be aliases, which have nothing to refer to here.
+    return text if text.startswith("*") else read_yaml(text, where).value
 
 
 def _with(part: Any, key: str, value: Any, override: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgtp", start=1)}
@@ -15,7 +16,7 @@ def parse_size(text: str | int) -> int:
     found = _SIZE.fullmatch(str(text))
     if isinstance(text, bool) or found is None or found[2].lower() not in _UNITS:
         raise ValueError(f"{text!r} is not a size; write a number and a unit, such as 16GB (10⁹ bytes) or 16GiB (2³⁰)")
-    size = round(float(found[1]) * _UNITS[found[2].lower()])
+    size = round(Decimal(found[1]) * _UNITS[found[2].lower()])
     if size <= 0:
         raise ValueError(f"{text!r} is not a size above zero")
     return size

@@ -67,8 +67,8 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 def read_yaml(text: str, where: str) -> Document:
     """The document in `text`; RecipeError, with `where` and the line, where it is not one."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[Path, int] = {}
         for path, line in _lines(node, (), where, frozenset()):
@@ -84,8 +84,6 @@ def read_yaml(text: str, where: str) -> Document:
         raise RecipeError(f"{where}{place}: not valid YAML: {problem}", hint=hint) from error
     except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"{where}: not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
     return Document(value, lines)
 
 

@@ -46,7 +46,7 @@ def print_results_table(results: Results) -> None:
     table = plain_table("", *headings, numbers=tuple(headings))
     for row in rows:
         style = {"merged": "bold cyan", "expert": "dim"}.get(row.kind, "")
-        cells = [_cell(row.scores.get(task), row.id in best[task]) for task in results.tasks]
+        cells: list[str | Text] = [_cell(row.scores.get(task), row.id in best[task]) for task in results.tasks]
         if with_means:
             cells.append("" if row.mean is None else number(row.mean))
             cells.append("" if row.normalised is None else f"{row.normalised:.1%}")
