@@ -21,16 +21,20 @@ def card(results: Results, charts: Mapping[str, Chart], provenance: Provenance |
     """The model card as Markdown; names, paths and commands in it are escaped."""
     env = environment()
     env.filters.update(md=markdown.escaped, fenced=markdown.fenced, url=markdown.url)
-    return env.get_template("card.md.j2").render(
-        results=results,
-        provenance=provenance,
-        charts=charts,
-        front_matter=yaml.safe_dump(_front_matter(provenance), sort_keys=False, allow_unicode=True),
-        intro="Made with supermerge: one model in place of several fine-tuned ones, by merging their weights.",
-        rows=score_rows(results),
-        verdict=verdict(results),
-        usage=_usage(results),
-    ).lstrip()  # fmt: skip
+    return (
+        env.get_template("card.md.j2")
+        .render(
+            results=results,
+            provenance=provenance,
+            charts=charts,
+            front_matter=yaml.safe_dump(_front_matter(provenance), sort_keys=False, allow_unicode=True),
+            intro="Made with supermerge: one model in place of several fine-tuned ones, by merging their weights.",
+            rows=score_rows(results),
+            verdict=verdict(results),
+            usage=_usage(results),
+        )
+        .lstrip()
+    )
 
 
 def _front_matter(provenance: Provenance | None) -> dict[str, object]:
@@ -49,7 +53,8 @@ def _usage(results: Results) -> str:
     lines = [f"from transformers import {name}", "", f'model = {name}.from_pretrained("path/to/this/directory")']
     if results.tasks:
         lines += ["", "import supermerge", ""]
-        lines += [f'model = supermerge.load("path/to/this/directory", task={task!r})' for task in list(results.tasks)[:1]]
-        if len(results.tasks) > 1:
-            lines += [f"# tasks: {', '.join(map(repr, results.tasks))}"]
+        first, *others = results.tasks
+        lines.append(f'model = supermerge.load("path/to/this/directory", task={first!r})')
+        if others:
+            lines.append(f"# or task={', '.join(map(repr, others))}")
     return "\n".join(lines)

@@ -21,8 +21,8 @@ class Place:
 def places(tensors: Sequence[str]) -> list[Place]:
     """The place of every tensor: its first numeric part closes the layer's name; the rest is its kind.
 
-    Layer labels leave out the words that all stacks share: `encoder.layer.0` alone becomes `0`, beside `decoder.layer.0`
-    they become `encoder 0` and `decoder 0`.
+    Layer labels leave out the words that all stacks share: `encoder.layer.0` alone becomes `0`, beside
+    `decoder.layer.0` they become `encoder 0` and `decoder 0`.
     """
     split = [_split(name) for name in tensors]
     stacks = [stack for stack, _, _ in split if stack is not None]

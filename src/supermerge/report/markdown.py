@@ -10,7 +10,7 @@ _PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$^=\"])")
 
 
 def escaped(text: str) -> str:
-    """One line of plain text: line breaks and control characters become spaces, punctuation with a meaning is escaped."""
+    """One line of plain text: control characters become spaces, punctuation that means something is escaped."""
     line = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text)
     line = _PUNCTUATION.sub(r"\\\1", " ".join(line.split()))
     # Bare addresses become links on many sites, even without a scheme.

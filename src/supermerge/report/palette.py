@@ -7,6 +7,7 @@ print; pictures replace the variables by the light values. Positive is teal (the
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Literal
 
 Theme = Literal["light", "dark"]
@@ -21,8 +22,8 @@ _COLOURS: dict[str, tuple[str, str]] = {
     "accent": ("#0b6b72", "#56b8bf"),
     "caution": ("#a8480f", "#e79a63"),
 }
-# Lightness grows evenly from the middle to both ends, which differ in hue and so stay apart for colour-blind readers.
-_RAMP: tuple[tuple[str, str], ...] = (
+# Lightness changes evenly from the middle to both ends, which differ in hue and so stay apart for colour-blind readers.
+_ANCHORS: tuple[tuple[str, str], ...] = (
     ("#8a3a0b", "#f2a873"),
     ("#ad5826", "#c98352"),
     ("#c97f52", "#9f643c"),
@@ -35,9 +36,24 @@ _RAMP: tuple[tuple[str, str], ...] = (
     ("#307f85", "#49a3a8"),
     ("#085a61", "#6fc9cf"),
 )
+
+
+def _between(first: str, second: str) -> str:
+    pairs = zip(bytes.fromhex(first[1:]), bytes.fromhex(second[1:]), strict=True)
+    return "#" + bytes((a + b) // 2 for a, b in pairs).hex()
+
+
+def _refined(anchors: list[str]) -> list[str]:
+    """The anchors with one colour more between every two."""
+    finer = [colour for first, second in pairwise(anchors) for colour in (first, _between(first, second))]
+    return [*finer, anchors[-1]]
+
+
+_RAMP = list(zip(*(_refined([pair[i] for pair in _ANCHORS]) for i in (0, 1)), strict=True))
 RAMP = tuple(f"ramp{i}" for i in range(len(_RAMP)))
 COLOURS: dict[str, dict[Theme, str]] = {
-    name: {"light": light, "dark": dark} for name, (light, dark) in {**_COLOURS, **dict(zip(RAMP, _RAMP, strict=True))}.items()
+    name: {"light": light, "dark": dark}
+    for name, (light, dark) in {**_COLOURS, **dict(zip(RAMP, _RAMP, strict=True))}.items()
 }
 
 

@@ -11,7 +11,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Base and experts as the recipe names them (paths or hub ids), the licence if known, and the method with its source.
+    """Base and experts as the recipe names them (paths or hub ids), the licence if known, and the method's source.
 
     `hub_ids` lists those of base and experts that are hub ids (a path can look like one): only they go into the card's
     `base_model`. `method_title`, `paper` (a URL) and `citation` (BibTeX) come from the method's card.

@@ -29,7 +29,7 @@ class Environment(_Part):
 class TaskResult(_Part):
     """One task: what was measured, on how many examples, and which expert was made for it.
 
-    `labels` are the class names (null where a task has none). `expert` null means the expert that bears the task's name.
+    `labels` are the class names (null where a task has none). `expert` null means the one that bears the task's name.
     """
 
     type: str
@@ -92,7 +92,7 @@ class Learning(_Part):
 
 
 class Coefficients(_Part):
-    """Effective coefficients link(w): `values[j][i]` belongs to tensor j and expert i (row granularity: the mean of the rows)."""
+    """Effective coefficients link(w): `values[j][i]` is tensor j's of expert i (row granularity: mean of the rows)."""
 
     experts: list[str]
     tensors: list[str]

@@ -102,7 +102,14 @@ def verdict(results: Results) -> Verdict:
 
 def _row(model: ModelResult) -> Row:
     return Row(
-        model.id, model.label, model.kind, model.scores, model.mean, model.normalised, model.seconds, model.peak_rss_bytes
+        id=model.id,
+        label=model.label,
+        kind=model.kind,
+        scores=model.scores,
+        mean=model.mean,
+        normalised=model.normalised,
+        seconds=model.seconds,
+        peak_rss_bytes=model.peak_rss_bytes,
     )
 
 
@@ -133,17 +140,17 @@ def _against_base(better: int, shared: int, clear: int) -> str:
 
 
 def _against_experts(results: Results, merged: Row, experts: Row | None) -> list[str]:
-    if experts is None:
+    shared = [] if experts is None else [task for task in merged.scores if task in experts.scores]
+    if experts is None or not shared:
         return []
-    shared = [task for task in merged.scores if task in experts.scores]
-    behind = sum(
-        _gain(results, task, merged, experts) < 0 and _is_clear(merged.scores[task], experts.scores[task])
+    behind = [
+        task
         for task in shared
-    )
-    if not shared:
-        return []
-    sentence = f"It is clearly behind the expert of the task on {behind} of {len(shared)}."
-    return [sentence if behind else f"On {'no task' if len(shared) > 1 else 'its task'} is it clearly behind the expert." if len(shared) > 1 else "It is not clearly behind the expert."]
+        if _gain(results, task, merged, experts) < 0 and _is_clear(merged.scores[task], experts.scores[task])
+    ]
+    if behind:
+        return [f"It is clearly behind the expert on {_listed(behind)}."]
+    return [f"It is clearly behind the expert on {'no task' if len(shared) > 1 else 'none'}."]
 
 
 def _against_others(results: Results, merged: Row, rows: dict[str, Row]) -> list[str]:
@@ -157,7 +164,7 @@ def _against_others(results: Results, merged: Row, rows: dict[str, Row]) -> list
     ahead = [label for label, gain in gains.items() if gain < 0]
     if not ahead:
         return [f"Its mean score is the best of the {len(gains) + 1} methods compared."]
-    return [f"A higher mean was reached by {_listed(ahead)}." if direction(results) == 1 else f"{_listed(ahead)} did better."]
+    return [f"{_listed(ahead)} {'has' if len(ahead) == 1 else 'have'} a better mean score."]
 
 
 def _listed(names: list[str], limit: int = 3) -> str:

@@ -12,7 +12,7 @@ from supermerge.report.results import Results
 def write_report(directory: Path, results: Results, provenance: Provenance | None = None) -> list[Path]:
     """Write the page, the model card and its charts into `directory`, and say which files were written.
 
-    Nothing is fetched: the page carries its own code. Without `provenance` page and card name no base, licence or paper.
+    Nothing is fetched: the page carries its own code. Without `provenance` they name no base, licence or paper.
     """
     from supermerge.report.card import card
     from supermerge.report.charts import build

@@ -9,9 +9,15 @@ from supermerge.report.results import Results
 # Content widths in pixels of a phone, of a tablet or printed page, and of a desk.
 WIDTHS = (320, 640, 880)
 _ALL = (
-    scores.method_means, scores.task_scores, coefficients.by_layer, coefficients.by_tensor, learning.curve,
-    geometry.norms, geometry.cosines, cost.phases,
-)  # fmt: skip
+    scores.method_means,
+    scores.task_scores,
+    coefficients.by_layer,
+    coefficients.by_tensor,
+    learning.curve,
+    geometry.norms,
+    geometry.cosines,
+    cost.phases,
+)
 
 
 def build(results: Results, widths: tuple[int, ...] = WIDTHS) -> dict[str, Chart]:

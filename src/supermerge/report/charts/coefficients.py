@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import altair as alt
 
 from supermerge.report import layers
-from supermerge.report.charts.chart import DIVERGING, Chart, Rows, columns, extent, finish, label_limit
+from supermerge.report.charts.chart import (
+    DIVERGING,
+    Chart,
+    Rows,
+    columns,
+    extent,
+    finish,
+    in_order,
+    label_limit,
+    names,
+    tooltip,
+    values_on,
+)
 from supermerge.report.palette import colour
 from supermerge.report.results import Coefficients, Results
 
 _MOST_KINDS = 36
+# Labels stand at the lower bound of a colour. The first has none; only the outer two and the middle have room.
+_LEGEND_LABELS = (
+    f"datum.index === 1 || datum.index === {len(DIVERGING) - 1} ? format(datum.value, '.2f')"
+    f" : datum.index === {len(DIVERGING) // 2} ? '0' : ''"
+)
 
 
 def by_layer(results: Results, widths: tuple[int, ...]) -> Chart | None:
@@ -27,19 +45,23 @@ def by_layer(results: Results, widths: tuple[int, ...]) -> Chart | None:
     order = _layer_order(places)
     data: Rows = [
         {
-            "layer": layer, "layer_order": order[layer], "expert": found.experts[expert], "order": expert,
-            "mean": sum(values) / len(values), "low": min(values), "high": max(values), "tensors": len(values),
+            "layer": layer,
+            "layer_order": order[layer],
+            "expert": found.experts[expert],
+            "order": expert,
+            "mean": sum(values) / len(values),
+            "low": min(values),
+            "high": max(values),
+            "tensors": len(values),
         }
         for (layer, expert), values in cells.items()
-    ]  # fmt: skip
+    ]
     half = extent([row["mean"] for row in data])
     specs = {width: _layer_map(len(order), len(found.experts), half, width) for width in widths}
-    return Chart(
-        "coefficients", "Coefficients by layer",
-        "How much of each expert's task vector is added, averaged over the tensors of a layer. "
-        f"“{layers.OUTSIDE}” holds the tensors outside numbered layers, such as embeddings.",
-        specs, {"coefficients": data},
-    )  # fmt: skip
+    caption = "How much of each expert’s task vector is added, averaged over the tensors of a layer."
+    if layers.OUTSIDE in order:
+        caption += f" “{layers.OUTSIDE}” holds the tensors outside numbered layers, such as embeddings."
+    return Chart("coefficients", "Coefficients by layer", caption, specs, {"coefficients": data})
 
 
 def by_tensor(results: Results, widths: tuple[int, ...]) -> Chart | None:
@@ -53,12 +75,10 @@ def by_tensor(results: Results, widths: tuple[int, ...]) -> Chart | None:
     num_layers, num_kinds = len(_layer_order(places)), len(set(kinds))
     half = extent([row["value"] for row in data])
     specs = {width: _tensor_maps(len(found.experts), num_layers, num_kinds, half, width) for width in widths}
-    shortened = " Tensors whose names begin alike share a row and show their mean." if num_kinds < len({p.kind for p in places}) else ""
-    return Chart(
-        "coefficients-by-tensor", "Coefficients of every tensor",
-        f"The {len(found.tensors):,} merged tensors, sorted by layer (across) and kind (down).{shortened}",
-        specs, {"tensors": data},
-    )  # fmt: skip
+    caption = f"The {len(found.tensors):,} merged tensors, sorted by layer (across) and kind (down)."
+    if num_kinds < len({place.kind for place in places}):
+        caption += " Tensors whose names begin alike share a cell, which shows their mean."
+    return Chart("coefficients-by-tensor", "Coefficients of every tensor", caption, specs, {"tensors": data})
 
 
 def _tensor_cells(found: Coefficients, places: list[layers.Place], kinds: list[str]) -> Rows:
@@ -72,12 +92,17 @@ def _tensor_cells(found: Coefficients, places: list[layers.Place], kinds: list[s
     kind_order = {kind: order for order, kind in enumerate(dict.fromkeys([*layered, *kinds]))}
     return [
         {
-            "expert": found.experts[expert], "order": expert, "kind": kind, "kind_order": kind_order[kind], "layer": layer,
-            "layer_order": layer_order[layer], "value": round(sum(value for _, value in group) / len(group), 5),
+            "expert": found.experts[expert],
+            "order": expert,
+            "kind": kind,
+            "kind_order": kind_order[kind],
+            "layer": layer,
+            "layer_order": layer_order[layer],
+            "value": round(sum(value for _, value in group) / len(group), 5),
             "tensor": group[0][0] if len(group) == 1 else f"{len(group)} tensors",
         }
         for (expert, kind, layer), group in cells.items()
-    ]  # fmt: skip
+    ]
 
 
 def _layer_order(places: list[layers.Place]) -> dict[str, int]:
@@ -88,75 +113,70 @@ def _layer_order(places: list[layers.Place]) -> dict[str, int]:
     return {layer: order for order, layer in enumerate(outside + inside)}
 
 
-def _ramp(field: str, half: float, width: int) -> alt.Fill:
+def _ramp(field: str, half: float) -> alt.Fill:
     scale = alt.Scale(type="quantize", domain=[-half, half], range=DIVERGING)
     legend = alt.Legend(
-        title="coefficient", orient="top", direction="horizontal", gradientLength=min(240, width - 20), gradientThickness=9,
-        titleOrient="left", format=".2f", values=[-half, 0, half], offset=8, titlePadding=10,
-    )  # fmt: skip
+        title="coefficient",
+        orient="top",
+        direction="horizontal",
+        titleOrient="left",
+        offset=8,
+        titlePadding=10,
+        labelExpr=_LEGEND_LABELS,
+    )
     return alt.Fill(field, scale=scale, legend=legend)
 
 
-def _layer_map(num_layers: int, num_experts: int, half: float, width: int) -> dict[str, object]:
+def _layer_map(num_layers: int, num_experts: int, half: float, width: int) -> dict[str, Any]:
     limit = label_limit(width)
     room = width - limit - 14
-    cell = min(64, max(4, room // num_layers))
-    height = 26
+    cell = min(84, max(4, room // num_layers))
     chart = alt.Chart(alt.NamedData(name="coefficients")).encode(
-        x=alt.X(
-            "layer:N", sort=alt.EncodingSortField("layer_order", op="min"), title="layer",
-            axis=alt.Axis(domain=False, ticks=False, labelOverlap="greedy", labelAngle=_angle(cell), labelLimit=80),
-        ),
-        y=alt.Y(
-            "expert:N", sort=alt.EncodingSortField("order", op="min"), title=None, axis=alt.Axis(labelLimit=limit - 6)
-        ),
-    )  # fmt: skip
-    tooltip = [
-        alt.Tooltip("expert:N", title="Expert"), alt.Tooltip("layer:N", title="Layer"),
-        alt.Tooltip("mean:Q", title="Mean", format=".3f"), alt.Tooltip("low:Q", title="Lowest", format=".3f"),
-        alt.Tooltip("high:Q", title="Highest", format=".3f"), alt.Tooltip("tensors:Q", title="Tensors"),
-    ]  # fmt: skip
+        x=_layers("layer", cell), y=names("expert:N", "order", limit)
+    )
+    tip = {"expert:N": "Expert", "layer:N": "Layer", "mean:Q": "Mean", "low:Q": "Lowest", "high:Q": "Highest"}
     cells = chart.mark_rect(stroke=colour("paper"), strokeWidth=1 if cell > 8 else 0).encode(
-        fill=_ramp("mean:Q", half, width), tooltip=tooltip
+        fill=_ramp("mean:Q", half), tooltip=tooltip({**tip, "tensors:N": "Tensors"})
     )
     parts = [cells]
-    if cell >= 34:
-        strong = alt.condition(f"abs(datum.mean) > {0.6 * half}", alt.value(colour("paper")), alt.value(colour("ink")))
-        parts.append(chart.mark_text(fontSize=11).encode(text=alt.Text("mean:Q", format=".2f"), fill=strong))
+    if cell >= 28:
+        parts.append(values_on(chart, "mean", half, cell))
     return finish(
-        alt.layer(*parts).properties(width=cell * num_layers, height=height * num_experts),
+        alt.layer(*parts, width=cell * num_layers, height=26 * num_experts),
         "Heat map of the mean coefficient of each expert in each layer",
+        ramp_length=_ramp_length(room),
     )
 
 
-def _tensor_maps(num_experts: int, num_layers: int, num_kinds: int, half: float, width: int) -> dict[str, object]:
-    limit = 130 if width < 500 else 210
+def _tensor_maps(num_experts: int, num_layers: int, num_kinds: int, half: float, width: int) -> dict[str, Any]:
+    limit = 130 if width < 500 else 240
+    # The end of a long name tells weight from bias, so it is the start that gives way.
+    room_for = limit // 6
+    label = f"length(datum.label) > {room_for} ? '…' + slice(datum.label, {1 - room_for}) : datum.label"
     room = width - limit - 14
-    across = columns(num_experts, room, min(room, max(110, 9 * num_layers)))
+    across = columns(num_experts, room, min(room, max(78, 8 * num_layers)))
     cell = min(16.0, (room - 14 * (across - 1)) / across / num_layers)
     chart = alt.Chart(alt.NamedData(name="tensors")).mark_rect(stroke=colour("paper"), strokeWidth=1 if cell > 6 else 0)
     chart = chart.encode(
-        x=alt.X(
-            "layer:N", sort=alt.EncodingSortField("layer_order", op="min"), title=None,
-            axis=alt.Axis(domain=False, ticks=False, labelOverlap="greedy", labelAngle=_angle(cell), labelLimit=80),
-        ),
-        y=alt.Y(
-            "kind:N", sort=alt.EncodingSortField("kind_order", op="min"), title=None,
-            axis=alt.Axis(labelLimit=limit - 6, labelFontSize=10),
-        ),
-        fill=_ramp("value:Q", half, width),
-        tooltip=[
-            alt.Tooltip("expert:N", title="Expert"), alt.Tooltip("tensor:N", title="Tensor"),
-            alt.Tooltip("layer:N", title="Layer"), alt.Tooltip("value:Q", title="Coefficient", format=".3f"),
-        ],
-    )  # fmt: skip
-    panel = cell * num_layers
-    facet = alt.Facet(
-        "expert:N", sort=alt.EncodingSortField("order", op="min"), header=alt.Header(title=None, labelLimit=int(panel))
+        x=_layers(None, cell),
+        y=names("kind:N", "kind_order", limit).axis(labelLimit=limit - 6, labelFontSize=10, labelExpr=label),
+        fill=_ramp("value:Q", half),
+        tooltip=tooltip({"expert:N": "Expert", "tensor:N": "Tensor", "layer:N": "Layer", "value:Q": "Coefficient"}),
     )
+    panel = cell * num_layers
+    header = alt.Header(title=None, labelLimit=int(panel) + 14)
+    facet = alt.Facet("expert:N", sort=in_order("order"), header=header)
     panels = chart.properties(width=panel, height=13 * num_kinds).facet(facet, columns=across, spacing=14)
-    return finish(panels, "Heat map of every coefficient: kind of tensor by layer, one panel per expert")
+    description = "Heat map of every coefficient: kind of tensor by layer, one panel per expert"
+    return finish(panels, description, ramp_length=_ramp_length(room))
 
 
-def _angle(cell: float) -> int:
-    return 0 if cell >= 15 else -90
+def _ramp_length(room: int) -> int:
+    """What the legend's title leaves of `room`, within reason."""
+    return min(200, room - 76)
+
+
+def _layers(title: str | None, cell: float) -> alt.X:
+    angle = 0 if cell >= 15 else -90
+    axis = alt.Axis(domain=False, ticks=False, labelOverlap="greedy", labelAngle=angle, labelLimit=80)
+    return alt.X("layer:N", sort=in_order("layer_order"), title=title, axis=axis)

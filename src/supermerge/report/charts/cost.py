@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from supermerge.report import numbers
-from supermerge.report.charts.chart import Chart, Rows, finish, label_limit
+from supermerge.report.charts.chart import Chart, Rows, finish, label_limit, names, tooltip
 from supermerge.report.palette import colour
 from supermerge.report.results import Results
 
@@ -17,18 +19,24 @@ def phases(results: Results, widths: tuple[int, ...]) -> Chart | None:
         return None
     data: Rows = [
         {
-            "phase": phase.name, "order": order, "seconds": phase.seconds, "time": numbers.seconds(phase.seconds),
-            "bytes": phase.peak_rss_bytes, "memory": None if phase.peak_rss_bytes is None else numbers.size(phase.peak_rss_bytes),
+            "phase": phase.name,
+            "order": order,
+            "seconds": phase.seconds,
+            "time": numbers.seconds(phase.seconds),
+            "bytes": phase.peak_rss_bytes,
+            "memory": None if phase.peak_rss_bytes is None else numbers.size(phase.peak_rss_bytes),
         }
         for order, phase in enumerate(found)
-    ]  # fmt: skip
+    ]
     measured = any(phase.peak_rss_bytes is not None for phase in found)
-    caption = "Wall-clock time" + (" and the largest resident memory" if measured else "") + " of each phase of the run."
-    specs = {width: _phases(len(found), measured, width) for width in widths}
-    return Chart("cost", "Time and memory by phase" if measured else "Time by phase", caption, specs, {"phases": data})
+    title = "Time and memory by phase" if measured else "Time by phase"
+    caption = "Wall-clock time and the largest resident memory of each phase." if measured else "Wall-clock time."
+    return Chart(
+        "cost", title, caption, {width: _phases(len(found), measured, width) for width in widths}, {"phases": data}
+    )
 
 
-def _phases(num_phases: int, measured: bool, width: int) -> dict[str, object]:
+def _phases(num_phases: int, measured: bool, width: int) -> dict[str, Any]:
     limit = label_limit(width)
     beside = measured and width >= 500
     room = (width - limit - 2 * 64 - 24) // 2 if beside else width - limit - 76
@@ -39,18 +47,16 @@ def _phases(num_phases: int, measured: bool, width: int) -> dict[str, object]:
     return finish(stacked, "Time and peak memory of every phase")
 
 
-def _bars(field: str, text: str, title: str, labelled: bool, width: int, num_phases: int, limit: int) -> alt.LayerChart:
-    axis = alt.Axis(labelLimit=limit - 6) if labelled else None
+def _bars(
+    field: str, text: str, title: str, labelled: bool, width: int, num_phases: int, limit: int
+) -> alt.LayerChart | alt.FacetChart:
+    y = names("phase:N", "order", limit)
     chart = alt.Chart(alt.NamedData(name="phases")).encode(
-        x=alt.X(f"{field}:Q", axis=None),
-        y=alt.Y("phase:N", sort=alt.EncodingSortField("order", op="min"), title=None, axis=axis),
+        x=alt.X(f"{field}:Q", axis=None), y=y if labelled else y.axis(None)
     )
     bars = chart.mark_bar(height=10, fill=colour("faint")).encode(
-        tooltip=[
-            alt.Tooltip("phase:N", title="Phase"), alt.Tooltip("time:N", title="Time"),
-            alt.Tooltip("memory:N", title="Peak memory"),
-        ]
-    )  # fmt: skip
+        tooltip=tooltip({"phase:N": "Phase", "time:N": "Time", "memory:N": "Peak memory"})
+    )
     values = chart.mark_text(align="left", dx=6).encode(text=f"{text}:N")
     heading = alt.TitleParams(title, anchor="start", fontSize=11, fontWeight="normal", color=colour("muted"), offset=6)
-    return alt.layer(bars, values).properties(width=width, height=24 * num_phases, title=heading)
+    return alt.layer(bars, values, width=width, height=24 * num_phases, title=heading)
