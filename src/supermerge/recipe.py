@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from blake3 import blake3
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -196,6 +198,11 @@ class Recipe(_Part):
             start = relative_to.resolve()
             value = relocate(value, lambda path: Path(os.path.relpath(path.resolve(), start)))
         return write_yaml(value)
+
+    @property
+    def digest(self) -> str:
+        """BLAKE3 of everything the recipe says, defaults included: the same wishes, however written, are the same."""
+        return blake3(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def _long_form(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,12 +55,16 @@ def chosen_methods(recipe: Recipe) -> Choice:
 
 def learn_settings(recipe: Recipe) -> LearnSettings | None:
     """How the recipe's method learns: its own defaults and what the recipe says; None where it does not learn."""
-    method = get(recipe.method.name)
+    return settings_of(get(recipe.method.name), recipe.method.params)
+
+
+def settings_of(method: Method, params: Mapping[str, Any]) -> LearnSettings | None:
+    """How `method` learns with `params`; RecipeError where one is unknown or out of range."""
     if method.learned is None:
         return None
     spec = method.learned
     own = {"link": spec.link, "loss": spec.loss, "init": spec.init, "granularity": spec.granularity, **spec.defaults}
-    return LearnSettings(**validated(method.name, LearnSettings, {**own, **recipe.method.params}))
+    return LearnSettings(**validated(method.name, LearnSettings, {**own, **params}))
 
 
 def _bound(choice: MethodChoice, recipe: Recipe) -> Bound:

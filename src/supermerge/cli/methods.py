@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,33 +23,17 @@ def methods(
     """List the merging methods, or explain one: its equation, its paper, its parameters."""
     with guarded(debug):
         from supermerge.cli.console import print_json
+        from supermerge.cli.method_parameters import described
         from supermerge.methods import get, names
 
-        if name is not None:
-            method = get(name)
-            if as_json:
-                print_json(_described(method))
-            else:
-                _print_method(method)
-            return
-        listed = [get(each) for each in names()]
-        if as_json:
-            print_json([_described(method) for method in listed])
+        if name is not None and as_json:
+            print_json(described(get(name)))
+        elif name is not None:
+            _print_method(get(name))
+        elif as_json:
+            print_json([described(get(each)) for each in names()])
         else:
-            _print_methods(listed)
-
-
-def _described(method: Method) -> dict[str, Any]:
-    schema = method.parameters.model_json_schema()
-    return {
-        "name": method.name,
-        "title": method.title,
-        "kind": method.kind,
-        "paper": method.paper,
-        "description": method.doc,
-        "needs_base": method.needs_base,
-        "parameters": schema.get("properties", {}),
-    }
+            _print_methods([get(each) for each in names()])
 
 
 def _print_methods(listed: list[Method]) -> None:
@@ -69,37 +53,15 @@ def _print_method(method: Method) -> None:
     from rich.text import Text
 
     from supermerge.cli.console import console, plain_table
+    from supermerge.cli.method_parameters import parameters
 
     out = console()
     out.print(Text.assemble((method.title, "bold"), (f"  {method.paper}", "dim")))
     out.print()
     out.print(Text(method.doc))
-    fields = method.parameters.model_fields
-    if not fields:
-        return
     table = plain_table("Parameter", "Default", "Type")
-    for parameter, field in fields.items():
-        default = "required" if field.is_required() else str(field.default)
-        table.add_row(Text(parameter, "cyan"), default, Text(_type_name(method, parameter), "dim"))
-    out.print()
-    out.print(table)
-
-
-def _type_name(method: Method, parameter: str) -> str:
-    """The type in the words of JSON schema: a person reads `number, 0 to 1` more easily than an annotation."""
-    return _schema_words(method.parameters.model_json_schema()["properties"][parameter])
-
-
-def _schema_words(schema: dict[str, Any]) -> str:
-    if "anyOf" in schema:
-        words = [_schema_words(option) for option in schema["anyOf"] if option.get("type") != "null"]
-        return " or ".join(dict.fromkeys(words))
-    if "enum" in schema:
-        return " | ".join(str(choice) for choice in schema["enum"])
-    if schema.get("type") == "array":
-        return f"list of {_schema_words(schema.get('items', {}))}s, one per expert"
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum", schema.get("exclusiveMaximum"))
-    above = f" from {low:g}" if low is not None else ""
-    below = f" to {high:g}" if high is not None else ""
-    return f"{schema.get('type', 'value')}{above}{below}"
+    for parameter in parameters(method):
+        table.add_row(Text(parameter.name, "cyan"), parameter.default, Text(parameter.words, "dim"))
+    if table.row_count:
+        out.print()
+        out.print(table)

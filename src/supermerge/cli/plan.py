@@ -13,8 +13,10 @@ def plan(recipe: RecipeFile, as_json: Json = False, debug: Debug = False) -> Non
         from supermerge.cli.plan_view import print_plan
         from supermerge.plan import plan as plan_recipe
 
-        planned = plan_recipe(recipe)
+        # An output that exists is worth a note here, and refused by a run.
+        planned = plan_recipe(recipe, force=True)
         if as_json:
             print_json(planned.to_json())
         else:
             print_plan(planned)
+        planned.require_feasible()

@@ -25,11 +25,12 @@ class LiveProgress:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=8, transient=True)
         self._spinner = Spinner("dots", style="cyan")
         self._phases: list[tuple[str, float]] = []
         self._done: tuple[int, int, str] | None = None
         self._learning: LearningProgress | None = None
+        # Last: it draws at once.
+        self._live = Live(console=self._console, get_renderable=self.render, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -82,7 +83,8 @@ class LiveProgress:
         best = f", best held-back loss {score(learning.best[0])} after {learning.best[1]}" if learning.best else ""
         return f"{learning.step} steps{best}"
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """The current phase, as it is drawn now."""
         if not self._phases:
             return Text()
         name, started = self._phases[-1]
