@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from supermerge.plan import plan as plan
     from supermerge.run import compare as compare
     from supermerge.run import evaluate as evaluate
-    from supermerge.run import load as load
+    from supermerge.tasks.load import load as load
     from supermerge.run import run as run
 
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ _HOMES = {
     "plan": "supermerge.plan",
     "evaluate": "supermerge.run",
     "compare": "supermerge.run",
-    "load": "supermerge.run",
+    "load": "supermerge.tasks.load",
 }
 
 __all__ = ["__version__", "compare", "evaluate", "learn", "load", "merge", "plan", "run"]

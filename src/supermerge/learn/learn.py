@@ -1,0 +1,165 @@
+"""Learn a merge: `supermerge.learn`, for any `nn.Module`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from supermerge.checkpoint import Checkpoint, Resident, TensorSource
+from supermerge.errors import UsageError
+from supermerge.learn.adam import Adam
+from supermerge.learn.coefficients import Coefficients
+from supermerge.learn.engine import Engine, Loss
+from supermerge.learn.loop import Batch, EarlyStopping, Loop, Saving
+from supermerge.learn.merged import Merged
+from supermerge.learn.parameters import Mergeable, find_mergeable, learning_mode
+from supermerge.learn.state import StepRecord
+from supermerge.learn.task_vectors import TaskVectors
+
+
+@dataclass(slots=True)
+class Learned:
+    """What learning gives: the coefficients, how they were found, and the merged tensors."""
+
+    coefficients: Coefficients
+    history: list[StepRecord]
+    best_step: int
+    """How many steps the coefficients took."""
+    bytes_read: tuple[int, int]
+    """By the steps: (of the base, of all experts)."""
+    _model: nn.Module = field(repr=False)
+    _base: TensorSource = field(repr=False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The merged tensors under the base's keys, in its shapes and dtypes."""
+        state = self._model.state_dict()
+        return {name: state[name].detach().to(info.dtype) for name, info in self._base.tensors.items()}
+
+
+def learn(
+    model: nn.Module,
+    base: Any,
+    experts: Mapping[str, Any],
+    batches: Iterable[Batch],
+    loss: Loss,
+    *,
+    steps: int,
+    lr: float,
+    link: str = "tanh",
+    granularity: str = "tensor",
+    residency: Literal["auto", "disk", "memory"] = "auto",
+    init: float | Coefficients = 0.3,
+    schedule: Callable[[int], float] | None = None,
+    clip: float | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    early_stopping: EarlyStopping | None = None,
+    saving: Saving | None = None,
+) -> Learned:
+    """Learn the coefficients of θm(j) = θp(j) + Σᵢ link(w(i, j)) · τ(i, j) by gradient descent on `loss`.
+
+    `model` is any module with the base's architecture; its parameters are overwritten and end as the merged weights.
+    `base` and `experts` are mappings of tensors, paths, checkpoints or other sources whose keys are
+    `model.state_dict()` names. One item of `batches` is one optimiser step: `(task, batch)`, or a list of
+    `(task, batch[, weight])` whose weighted losses are summed, one backward each. `loss(model, task, batch)` gives a
+    scalar.
+
+    Adam (0.9, 0.999, 1e-8) with the rate `lr`, times `schedule(step)` where given; `clip` bounds the norm of the
+    gradient of w. `init` is the coefficient that all start from, or coefficients. `residency` says where the experts'
+    tensors lie between readings: `disk` (also `auto`: the operating system's cache serves them at the speed of memory
+    where there is room) or `memory`; the result does not depend on it. `precision="bf16"` runs the forward pass under
+    autocast. The model is in eval mode while learning and gets its mode back.
+
+    Memory: the model, its gradient, the activations, and buffers of the largest tensor; nothing that grows with k.
+
+    Errors: UsageError; CheckpointError (names or shapes that differ, NaN or Inf); DataError (the batches end early);
+    Diverged (a loss that is not finite; it carries the last good coefficients).
+
+    Source: SuperMerge, arXiv 2412.10416. The paper's optimiser, rate and start are not known: these defaults are ours.
+    """
+    if steps < 0 or not lr > 0:
+        raise UsageError(f"steps must be at least 0 and lr above 0; found steps={steps} and lr={lr}.")
+    base_source = _source(base)
+    sources = {name: _source(expert) for name, expert in experts.items()}
+    mergeable = find_mergeable(model, base_source, sources)
+    if residency == "memory":
+        sources = {name: Resident(source) for name, source in sources.items()}
+    vectors = TaskVectors(base_source, sources, mergeable.dtype)
+    coefficients = _start(mergeable, vectors, link, granularity, init)
+    _write_start(mergeable, vectors, coefficients, base_source)
+    with ExitStack() as stack:
+        stack.enter_context(learning_mode(model, mergeable.learned))
+        engine = stack.enter_context(Engine(mergeable.learned, vectors, coefficients, Adam(lr), clip=clip))
+        loop = Loop(
+            engine,
+            model,
+            loss if precision == "fp32" else _in_bf16(loss, precision, model),
+            schedule=schedule,
+            early_stopping=early_stopping,
+            saving=saving,
+        )
+        before = vectors.bytes_read
+        loop.run(batches, steps)
+        after = vectors.bytes_read
+    read = (after[0] - before[0], after[1] - before[1])
+    return Learned(coefficients, loop.progress.history, loop.progress.best_step, read, model, base_source)
+
+
+def _source(ref: Any) -> TensorSource:
+    """Whatever `Checkpoint.open` takes is opened; a source is one already."""
+    return Checkpoint.open(ref) if isinstance(ref, str | os.PathLike | Mapping | nn.Module) else ref
+
+
+def _start(
+    mergeable: Mergeable, vectors: TaskVectors, link: str, granularity: str, init: float | Coefficients
+) -> Coefficients:
+    shapes = {name: tuple(tensor.shape) for name, tensor in (mergeable.learned | mergeable.started).items()}
+    if not isinstance(init, Coefficients):
+        return Coefficients.start(
+            vectors.experts,
+            shapes,
+            link=link,
+            granularity=granularity,
+            value=init,
+            fixed=mergeable.started,
+            dtype=mergeable.dtype,
+        )
+    same = (init.experts, init.link, init.granularity) == (vectors.experts, link, granularity)
+    if not same or shapes.keys() - init.groups:
+        raise UsageError(
+            f"init: these coefficients are for experts {list(init.experts)}, link {init.link!r} and granularity "
+            f"{init.granularity!r}, not for {list(vectors.experts)}, {link!r} and {granularity!r}.",
+            hint="Pass coefficients of the same merge, or a number.",
+        )
+    return init.copy()
+
+
+def _write_start(mergeable: Mergeable, vectors: TaskVectors, coefficients: Coefficients, base: TensorSource) -> None:
+    """The model at the initial coefficients, every floating tensor checked; integer tensors as the base has them."""
+    tensors = mergeable.learned | mergeable.started
+    merged = Merged(tensors, vectors)
+    for name in tensors:
+        merged.require_finite(name)
+        merged.write(name, coefficients.effective(name))
+    for name, tensor in mergeable.copied.items():
+        tensor.copy_(base.read(name))
+
+
+def _in_bf16(loss: Loss, precision: str, model: nn.Module) -> Loss:
+    if precision != "bf16":
+        raise UsageError(
+            f"precision must be fp32 or bf16, found {precision!r}.",
+            hint="fp16 needs loss scaling, whose skipped steps cannot be taken back once half of one is applied.",
+        )
+    device = next(model.parameters()).device.type
+
+    def in_bf16(model: nn.Module, task: str, batch: Any) -> Tensor:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            return loss(model, task, batch)
+
+    return in_bf16

@@ -1,0 +1,67 @@
+"""The merged tensors of a model: written from the base, the task vectors and their coefficients, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from supermerge.errors import CheckpointError
+from supermerge.learn.task_vectors import TaskVectors
+from supermerge.methods.transforms import accumulate
+
+
+class Merged:
+    """Writes θm(j) = θp(j) + Σᵢ c(i, j) τ(i, j) into a model's tensors, in the arithmetic's dtype and expert by expert.
+
+    Writing is split into `begin`, `add` and `end`, so that the engine can step a coefficient between two experts.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], vectors: TaskVectors) -> None:
+        self._tensors = tensors
+        self._vectors = vectors
+
+    def begin(self, name: str, base: Tensor) -> Tensor:
+        """θp(j) to accumulate on: the model's own tensor wherever it has the arithmetic's dtype."""
+        tensor = self._tensors[name]
+        if tensor.dtype != self._vectors.dtype:
+            return base.to(tensor.device, copy=True)
+        with torch.no_grad():
+            # In place and counted by autograd: a backward pass that still needs the old value fails loudly.
+            return tensor.copy_(base).detach()
+
+    @staticmethod
+    def add(merged: Tensor, tau: Tensor, c: Tensor) -> None:
+        """merged += c · τ in place; `c` is a scalar, or `[rows]`. What `tau` held is lost."""
+        on_device = tau.to(merged.device)
+        accumulate(merged, on_device, c, scratch=on_device)
+
+    def end(self, name: str, merged: Tensor) -> None:
+        """Cast what was accumulated into the model's tensor, where it is not that tensor already."""
+        tensor = self._tensors[name]
+        if tensor.dtype != self._vectors.dtype:
+            with torch.no_grad():
+                tensor.copy_(merged)
+
+    def write(self, name: str, c: Tensor) -> None:
+        """Write tensor j with the coefficients `c` (`[k]` or `[k, rows]`)."""
+        base = self._vectors.base(name)
+        merged = self.begin(name, base)
+        for i, tau in enumerate(self._vectors.each(name, base)):
+            self.add(merged, tau, c[i])
+        self.end(name, merged)
+
+    def require_finite(self, name: str) -> None:
+        """A NaN or Inf in tensor j of the base or of an expert is a CheckpointError that names it."""
+        base = self._vectors.base(name)
+        sources = {"the base": base.sum()} | {
+            f"expert {expert}": tau.sum()
+            for expert, tau in zip(self._vectors.experts, self._vectors.each(name, base), strict=True)
+        }
+        for label, total in sources.items():
+            if not torch.isfinite(total):
+                raise CheckpointError(
+                    f"{name}: NaN or Inf in {label}.",
+                    hint="The checkpoint is damaged or its training diverged: replace it.",
+                )

@@ -1,0 +1,47 @@
+"""What learning minimises: labelled cross-entropy, unlabelled entropy, or distillation from the experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from supermerge.errors import RecipeError
+
+# Whether each objective reads labels; the others read unlabelled inputs.
+OBJECTIVES: dict[str, bool] = {"cross_entropy": True, "entropy": False, "distill": False}
+
+
+def weighted_objectives(loss: str | Mapping[str, float]) -> dict[str, float]:
+    """`cross_entropy`, or `{cross_entropy: 1, distill: 0.5}`, as weights by objective; unknown ones are refused."""
+    weights = {loss: 1.0} if isinstance(loss, str) else dict(loss)
+    for name, weight in weights.items():
+        if name not in OBJECTIVES:
+            raise RecipeError(f"loss: unknown objective {name!r}.", hint=f"Use {', '.join(OBJECTIVES)}.")
+        if not weight > 0:
+            raise RecipeError(f"loss.{name}: expected a weight above 0, found {weight}.")
+    if not weights:
+        raise RecipeError("loss: no objective is given.", hint=f"Use {', '.join(OBJECTIVES)}.")
+    return weights
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Mean Shannon entropy −Σ p log p in nats of softmax(logits), over all but the last dimension.
+
+    `logits` is `[n, classes]`. Source: AdaMerging, arXiv 2310.02575.
+    """
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    return -(log_p.exp() * log_p).sum(-1).mean()
+
+
+def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Mean KL(teacher ‖ student) in nats of two `[n, classes]` logits; mean squared error where there is one output.
+
+    Source: Hinton et al., arXiv 1503.02531, at temperature 1.
+    """
+    if logits.shape[-1] == 1:
+        return (logits.float() - teacher.float()).pow(2).mean()
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    log_q = torch.log_softmax(teacher.float(), dim=-1)
+    return (log_q.exp() * (log_q - log_p)).sum(-1).mean()

@@ -1,0 +1,167 @@
+"""A learned merge of a recipe: early stopping on held-back rows of the tasks, then refitting on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from supermerge.checkpoint import TensorSource
+from supermerge.errors import DataError, RecipeError
+from supermerge.events import phase
+from supermerge.learn.batches import Batches
+from supermerge.learn.learn import Learned, learn
+from supermerge.learn.loop import EarlyStopping, Saving
+from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
+from supermerge.learn.schedules import schedule
+from supermerge.methods.settings import LearnSettings
+from supermerge.tasks.rows import Row
+from supermerge.tasks.splits import split_held_back
+
+if TYPE_CHECKING:
+    from supermerge.tasks.encode import Example
+    from supermerge.tasks.workbench import Workbench
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRows:
+    """What one task may learn from: labelled validation rows, and unlabelled ones. Never test rows."""
+
+    labelled: Sequence[Row]
+    unlabelled: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Everything a learned merge needs besides its settings. `base` and `experts` have the base's file names."""
+
+    bench: Workbench
+    base: TensorSource
+    experts: Mapping[str, TensorSource]
+    rows: Mapping[str, LearningRows]
+    seed: int
+    directory: Path | None = None
+    """Where states are kept between interruptions; None keeps none."""
+    key: str = ""
+    """Identifies recipe, checkpoints and data, so that no other run's state is resumed."""
+
+    def learn(self, settings: LearnSettings) -> Learned:
+        """Learn the coefficients: with held-back rows first the number of steps, then (`refit`) from all rows.
+
+        Raises DataError where a task lacks the rows that the loss asks for; Diverged.
+        """
+        weights = weighted_objectives(settings.loss)
+        self._require_rows(weights)
+        unlabelled = {task: self.bench.encode(task, rows.unlabelled) for task, rows in self.rows.items()}
+        teachers = self._teach(unlabelled) if "distill" in weights else {}
+        searches = settings.patience is not None and any(OBJECTIVES[name] for name in weights)
+        kept, held_back = self._split(searches)
+
+        def batches(labelled: Mapping[str, Sequence[Example]]) -> Batches:
+            return Batches(self.bench, weights, labelled, unlabelled, teachers, self.seed)
+
+        if not any(held_back.values()):
+            return self._run(settings, "learning", settings.steps, batches(kept))
+        found = self._run(settings, "searching", settings.steps, batches(kept), held_back)
+        if not settings.refit or found.best_step == 0:
+            return found
+        everything = {task: [*kept[task], *held_back[task]] for task in kept}
+        refitted = self._run(settings, "refitting", found.best_step, batches(everything))
+        # The search tells more than the refit: it has the held-back losses.
+        refitted.history = found.history
+        return refitted
+
+    def _run(
+        self,
+        settings: LearnSettings,
+        name: str,
+        steps: int,
+        batches: Batches,
+        held_back: Mapping[str, Sequence[Example]] | None = None,
+    ) -> Learned:
+        stopping = saving = None
+        if held_back is not None:
+            stopping = EarlyStopping(
+                lambda _: self._held_back_loss(held_back), every=settings.every, patience=settings.patience
+            )
+        if self.directory is not None:
+            saving = Saving(self.directory / f"{name}.safetensors", f"{self.key}/{name}", settings.save_every)
+        with phase(name, steps=steps):
+            return learn(
+                self.bench.model,
+                self.bench.bind(self.base),
+                {expert: self.bench.bind(source) for expert, source in self.experts.items()},
+                batches,
+                batches.loss,
+                steps=steps,
+                lr=settings.lr,
+                link=settings.link,
+                granularity=settings.granularity,
+                residency=settings.residency,
+                init=self._init(settings),
+                schedule=schedule(settings.schedule, settings.steps),
+                clip=settings.clip,
+                precision=settings.precision,
+                early_stopping=stopping,
+                saving=saving,
+            )
+
+    def _init(self, settings: LearnSettings) -> float:
+        if isinstance(settings.init, float | int):
+            return settings.init
+        if settings.init != "average":
+            raise RecipeError(
+                f"init: expected a number or 'average', found {settings.init!r}.",
+                hint="'average' starts every expert at 1/k.",
+            )
+        return 1 / len(self.experts)
+
+    def _require_rows(self, weights: Mapping[str, float]) -> None:
+        for objective in weights:
+            kind, field = ("labelled", "validation") if OBJECTIVES[objective] else ("unlabelled", "unlabelled")
+            for task, rows in self.rows.items():
+                if not (rows.labelled if OBJECTIVES[objective] else rows.unlabelled):
+                    raise DataError(
+                        f"tasks.{task}: loss {objective} needs {kind} examples, and there are none.",
+                        hint=f"Give tasks.{task}.{field}, or choose another loss.",
+                    )
+
+    def _split(self, searches: bool) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
+        """Encoded labelled rows of every task: (to learn from, held back)."""
+        kept, held_back = {}, {}
+        for task, rows in self.rows.items():
+            fraction = self.bench.specs[task].held_back if searches else 0.0
+            rest, aside = split_held_back(rows.labelled, fraction, self.seed)
+            kept[task], held_back[task] = self.bench.encode(task, rest), self.bench.encode(task, aside)
+        return kept, held_back
+
+    def _held_back_loss(self, held_back: Mapping[str, Sequence[Example]]) -> float:
+        """Σ_task weight · mean supervised loss, over the tasks that hold rows back."""
+        total = 0.0
+        for task, examples in held_back.items():
+            spec, losses = self.bench.specs[task], 0.0
+            for start in range(0, len(examples), spec.batch_size):
+                part = examples[start : start + spec.batch_size]
+                losses += float(self.bench.supervised_loss(task, self.bench.batch(task, part))) * len(part)
+            total += spec.weight * losses / max(len(examples), 1)
+        return total
+
+    def _teach(self, unlabelled: Mapping[str, Sequence[Example]]) -> dict[str, Tensor]:
+        """Every task's expert's logits on its unlabelled rows, `[rows, classes]`: each expert is loaded once."""
+        teachers = {}
+        with phase("teaching"), torch.no_grad():
+            for task, examples in unlabelled.items():
+                spec = self.bench.specs[task]
+                if spec.is_generation:
+                    raise RecipeError(
+                        f"tasks.{task}: distillation of {spec.type} tasks would keep one number per token and word.",
+                        hint="Use loss cross_entropy for this task's recipe.",
+                    )
+                self.bench.load(self.experts[spec.expert])
+                parts = [examples[i : i + spec.batch_size] for i in range(0, len(examples), spec.batch_size)]
+                teachers[task] = torch.cat([self.bench.logits(task, self.bench.batch(task, part)) for part in parts])
+        return teachers

@@ -1,0 +1,41 @@
+"""One method among others: made in memory on the recipe's checkpoints and rows, and scored like all the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supermerge.checkpoint import Checkpoint
+from supermerge.methods import get
+from supermerge.report.results import ModelResult
+from supermerge.resolve import learn_settings
+from supermerge.run.candidates import Tuner, merged_in_memory
+from supermerge.run.learned import learn_merge
+from supermerge.run.prepared import Prepared
+from supermerge.run.scoring import Scoring
+from supermerge.run.stopwatch import Stopwatch
+
+
+def contend(ready: Prepared, scoring: Scoring, name: str) -> ModelResult:
+    """Merge with the method called `name` and score it on the test rows.
+
+    The recipe's own method has the recipe's parameters; another one has its defaults, and where it has a `scale`, the
+    one that scores best on the labelled validation rows. `seconds` counts learning and tuning.
+    """
+    watch = Stopwatch()
+    merged, settings = _made(ready, name)
+    shown = {key: value for key, value in settings.items() if isinstance(value, int | float | str)}
+    return scoring.model(f"method:{name}", name, "method", merged, seconds=watch.seconds, settings=shown)
+
+
+def _made(ready: Prepared, name: str) -> tuple[Checkpoint, dict[str, Any]]:
+    recipe, method = ready.recipe, get(name)
+    params = recipe.method.params if recipe.method.name == name else {}
+    if method.learned is None:
+        tuner = Tuner(ready.require_bench("compare"), ready.match, ready.rows, recipe.seed)
+        bound, merged = tuner.tuned(method, params)
+        return merged, dict(bound.values)
+    choice = type(recipe.method).model_validate({"name": name, **params})
+    settings = learn_settings(recipe.model_copy(update={"method": choice}))
+    assert settings is not None
+    learned = learn_merge(ready.session(None), method, settings, None)
+    return merged_in_memory(learned.merge, ready.match, recipe.seed), settings.model_dump()

@@ -1,0 +1,33 @@
+"""`supermerge.evaluate`: any model of the recipe's architecture, scored on the recipe's test rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from supermerge.checkpoint import Checkpoint, match
+from supermerge.errors import RecipeError
+from supermerge.recipe import Recipe
+from supermerge.run.prepared import prepared
+
+if TYPE_CHECKING:
+    from supermerge.tasks.score import Score
+
+
+def evaluate(model: Any, recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Score]:
+    """The score of `model` on every task of `recipe` that has test rows.
+
+    `model` is whatever `Checkpoint.open` takes: it gives the backbone, the heads are those of the recipe. Raises
+    CheckpointError where it does not fit the base, RecipeError where no task has test rows.
+    """
+    from supermerge.tasks.evaluate import evaluate_source
+
+    with prepared(Recipe.of(recipe)) as ready, Checkpoint.open(model) as checkpoint:
+        bench = ready.require_bench("evaluate")
+        rows = {task: rows.test for task, rows in ready.rows.items() if rows.test}
+        if not rows:
+            raise RecipeError("No task has test examples.", hint="Add `test` to a task of the recipe.")
+        same = checkpoint.identity == ready.opened.base.identity
+        source = ready.opened.base if same else match(ready.opened.base, {"model": checkpoint}).experts["model"]
+        return evaluate_source(bench, checkpoint.label, source, rows)

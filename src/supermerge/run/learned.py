@@ -1,0 +1,70 @@
+"""A learned method in a run: learn coefficients on the workbench, then merge the files with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from supermerge.errors import RefusedError
+from supermerge.learn import Coefficients, Diverged, Learned
+from supermerge.learn.session import Session
+from supermerge.methods import Bound, Context, Method, weighted_sum
+from supermerge.methods.settings import LearnSettings
+from supermerge.run.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedMerge:
+    """What learning gave: coefficients per model parameter, and the merge of the files that they describe."""
+
+    learned: Learned
+    settings: LearnSettings
+    merge: Bound
+    seconds: float
+
+
+def learn_merge(session: Session, method: Method, settings: LearnSettings, keep_at: Path | None) -> LearnedMerge:
+    """Learn, and give the method with its coefficients: an element-scope merge of the base's file tensors.
+
+    Where learning diverges, the last good coefficients are kept at `keep_at` and the error names them.
+    """
+    watch = Stopwatch()
+    try:
+        learned = session.learn(settings)
+    except Diverged as error:
+        if keep_at is None:
+            raise
+        keep_at.parent.mkdir(parents=True, exist_ok=True)
+        error.coefficients.save(keep_at)
+        raise RefusedError(error.message, hint=f"{error.hint} The last good coefficients are in {keep_at}.") from error
+    merge = merge_of(method, _file_coefficients(session, learned.coefficients))
+    return LearnedMerge(learned, settings, merge, watch.seconds)
+
+
+def merge_of(method: Method, coefficients: Mapping[str, Tensor]) -> Bound:
+    """`method` with these coefficients: θp(j) + Σᵢ c(i, j) τ(i, j), `coefficients[j]` being `[k]` or `[k, rows]`.
+
+    With rows, tensors may be cut anywhere: a piece takes the coefficients of the rows that its elements lie in.
+    """
+
+    def weighted(base: Tensor, taus: Tensor, context: Context) -> Tensor:
+        c = coefficients[context.name]
+        if c.dim() == 1:
+            return weighted_sum(base, taus, c)
+        width = max(1, math.prod(context.shape) // c.shape[1])
+        first = context.offset // width
+        last = (context.offset + base.numel() - 1) // width + 1
+        start = context.offset - first * width
+        per_element = c[:, first:last].repeat_interleave(width, dim=1)[:, start : start + base.numel()]
+        return weighted_sum(base.reshape(-1), taus.reshape(len(taus), -1), per_element).view(base.shape)
+
+    return Bound(replace(method, function=weighted), {})
+
+
+def _file_coefficients(session: Session, coefficients: Coefficients) -> dict[str, Tensor]:
+    effective = {name: coefficients.effective(name) for name in coefficients.groups}
+    return session.bench.binding.file_coefficients(effective, session.base)

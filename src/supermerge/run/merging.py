@@ -1,0 +1,109 @@
+"""`supermerge.run`: a recipe in, a finished directory out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from supermerge.assemble import Choice
+from supermerge.checkpoint import Checkpoint, OutputDirectory
+from supermerge.errors import RecipeError
+from supermerge.events import emit, phase
+from supermerge.methods import get
+from supermerge.plan import plan
+from supermerge.recipe import Recipe
+from supermerge.report.results import ModelResult, Results, TaskResult
+from supermerge.resolve import chosen_methods, learn_settings
+from supermerge.run.contest import contend
+from supermerge.run.journal import Journal, journalled
+from supermerge.run.learned import LearnedMerge, learn_merge
+from supermerge.run.output import write_lock, write_model_files, write_weights
+from supermerge.run.prepared import Prepared, prepared
+from supermerge.run.reporting import results_of, write_results
+from supermerge.run.result import Result
+from supermerge.run.state import StateDirectory
+
+
+def run(
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    resume: bool = True,
+    allow_unrelated: bool = False,
+    rivals: Sequence[str] = (),
+) -> Result:
+    """Merge as `recipe` says and write a finished directory: model, heads, scores, report, lock.
+
+    The directory appears only when it is whole. An interrupted run leaves nothing but its state, which the same call
+    continues from (`resume`). Test rows are for scoring alone, after the merge is written. `rivals` are methods that
+    are scored beside it and shown in the report.
+
+    Errors: RecipeError, CheckpointError, ResourceError (too little memory or disk, an output that exists without
+    `force`), DataError, RefusedError (learning diverged).
+    """
+    wanted = Recipe.of(recipe)
+    target = output if output is not None else wanted.output.path
+    if target is None:
+        raise RecipeError("output: the recipe names no directory.", hint="Set output.path, or pass --output.")
+    path = Path(target)
+    plan(wanted, output=path, force=force).require_feasible()
+    with journalled() as journal, prepared(wanted) as ready, StateDirectory(path, keep=resume) as states:
+        inputs = [c.directory for c in (ready.opened.base, *ready.opened.experts.values()) if c.directory]
+        with OutputDirectory(path, force=force, inputs=inputs) as out:
+            learned = _learn(ready, states.path, path.with_name(f"{path.name}.last-good.safetensors"))
+            results = _write(ready, learned, journal, out.staging, path, rivals)
+            out.commit()
+        states.discard()
+    return Result(path, results)
+
+
+def _learn(ready: Prepared, states: Path, keep_at: Path) -> LearnedMerge | None:
+    settings = learn_settings(ready.recipe)
+    if settings is None:
+        return None
+    return learn_merge(ready.session(states), get(ready.recipe.method.name), settings, keep_at)
+
+
+def _write(
+    ready: Prepared,
+    learned: LearnedMerge | None,
+    journal: Journal,
+    staging: Path,
+    target: Path,
+    rivals: Sequence[str],
+) -> Results:
+    recipe, chosen = ready.recipe, chosen_methods(ready.recipe)
+    choice = Choice(learned.merge, chosen.rules) if learned else chosen
+    assembled, hashes = write_weights(staging, ready, choice)
+    write_model_files(staging, ready)
+    if learned:
+        learned.learned.coefficients.save(staging / "coefficients.safetensors")
+    (staging / "recipe.yaml").write_text(recipe.to_yaml(relative_to=target), encoding="utf-8")
+    size = sum(file.stat().st_size for file in staging.rglob("*.safetensors"))
+    models, tasks = _score(ready, staging, learned, rivals)
+    results = results_of(ready, journal, models, tasks, learned=learned, geometry=assembled.geometry, output_bytes=size)
+    write_results(staging, ready, results)
+    for source in (ready.opened.base, *ready.opened.experts.values()):
+        source.require_unchanged()
+    write_lock(staging, recipe, ready.opened, assembled, hashes)
+    emit("written", path=str(target), bytes=size)
+    journal.write(staging / "run.jsonl")
+    return results
+
+
+def _score(
+    ready: Prepared, staging: Path, learned: LearnedMerge | None, rivals: Sequence[str]
+) -> tuple[list[ModelResult], dict[str, TaskResult]]:
+    """Base, experts, the merge as it was written, and the rivals; nothing where no task has test rows."""
+    if not any(rows.test for rows in ready.rows.values()):
+        return [], {}
+    scoring, name = ready.scoring(), ready.recipe.method.name
+    with phase("scoring"):
+        models = scoring.references()
+        with Checkpoint.open(staging) as merged:
+            models.append(scoring.model("merged", name, "merged", merged, seconds=learned.seconds if learned else None))
+        models += [contend(ready, scoring, rival) for rival in rivals]
+    return models, scoring.tasks()

@@ -1,0 +1,110 @@
+"""What a run writes beside the merged weights: config, tokenizer, heads, recipe, lock, metrics and report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from supermerge.assemble import Assembled, Choice, merge_into, output_infos
+from supermerge.checkpoint import Checkpoint, ShardWriter
+from supermerge.lock import Lock, LockedOutput, LockedSource, hash_file
+from supermerge.methods import get
+from supermerge.recipe import Recipe
+from supermerge.report.provenance import Provenance
+from supermerge.resolve import Opened
+from supermerge.run.environment import versions
+from supermerge.run.prepared import Prepared
+
+
+def write_weights(directory: Path, ready: Prepared, choice: Choice) -> tuple[Assembled, dict[str, str]]:
+    """Stream the merge into safetensors files; what was read, and the hash of every tensor written."""
+    recipe, match = ready.recipe, ready.match
+    dtype = getattr(torch, recipe.output.dtype) if recipe.output.dtype else None
+    names = [*match.merged, *match.copied]
+    infos = [info for info in output_infos(match, dtype) if info.name in set(names)]
+    with ShardWriter(directory, infos, shard_size=recipe.output.shard_size) as writer:
+        assembled = merge_into(
+            writer,
+            choice.default,
+            match,
+            rules=choice.rules,
+            seed=recipe.seed,
+            names=names,
+            dtype=dtype,
+            geometry=True,
+        )
+        hashes = writer.close()
+    return assembled, hashes
+
+
+def write_model_files(directory: Path, ready: Prepared) -> dict[str, str]:
+    """Config, tokenizer or processor files of the base, and the heads of the tasks; the hash of every head tensor."""
+    base = ready.opened.base
+    for file in base.side_files():
+        shutil.copyfile(file, directory / file.name)
+    if ready.bench is None:
+        return {}
+    from supermerge.tasks.save import backbone_config, save_heads
+
+    dtype = ready.recipe.output.dtype
+    config = backbone_config(base.config, ready.bench.model, getattr(torch, dtype) if dtype else _dtype(base, ready))
+    (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    # Tokenizers and processors may lie with the experts alone.
+    for expert in ready.opened.experts.values():
+        for file in expert.side_files():
+            if not (directory / file.name).exists():
+                shutil.copyfile(file, directory / file.name)
+    return save_heads(ready.bench.heads, directory)
+
+
+def _dtype(base: Checkpoint, ready: Prepared) -> torch.dtype:
+    return base.tensors[ready.match.merged[0]].dtype
+
+
+def write_lock(directory: Path, recipe: Recipe, sources: Opened, assembled: Assembled, hashes: dict[str, str]) -> None:
+    """Write `recipe.lock.json`: what was read and written, by content. The last file that is written."""
+    files = {
+        str(path.relative_to(directory)): hash_file(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.suffix != ".jsonl"
+    }
+    refs = {name: str(expert.model) for name, expert in recipe.experts.items()}
+    lock = Lock(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        seed=recipe.seed,
+        threads=torch.get_num_threads(),
+        recipe=hash_file(directory / "recipe.yaml"),
+        base=_locked(recipe.base, sources.base, assembled.base_hashes),
+        experts={
+            name: _locked(refs[name], checkpoint, assembled.expert_hashes[name])
+            for name, checkpoint in sources.experts.items()
+        },
+        output=LockedOutput(files=files, tensors=hashes),
+    )
+    lock.write(directory)
+
+
+def _locked(ref: str, checkpoint: Checkpoint, hashes: dict[str, str]) -> LockedSource:
+    path = None if checkpoint.directory is None else os.path.abspath(checkpoint.directory)
+    return LockedSource(ref=ref, path=path, revision=checkpoint.revision, tensors=hashes)
+
+
+def provenance(recipe: Recipe, sources: Opened) -> Provenance:
+    """What card and page credit."""
+    method = get(recipe.method.name)
+    refs = {recipe.base: sources.base} | {
+        str(expert.model): sources.experts[name] for name, expert in recipe.experts.items()
+    }
+    return Provenance(
+        base=recipe.base,
+        experts={name: str(expert.model) for name, expert in recipe.experts.items()},
+        hub_ids=frozenset(ref for ref, checkpoint in refs.items() if checkpoint.revision is not None),
+        method_title=method.title,
+        paper=method.paper,
+    )

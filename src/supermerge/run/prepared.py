@@ -1,0 +1,86 @@
+"""A recipe made ready: checkpoints opened and matched, rows read, one model in memory where there are tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from supermerge.checkpoint import Match
+from supermerge.errors import RecipeError
+from supermerge.events import emit, phase
+from supermerge.learn.session import Session
+from supermerge.recipe import Recipe
+from supermerge.resolve import Opened, opened
+from supermerge.run.environment import versions
+from supermerge.run.rows import TaskRows, digest, read_task_rows
+from supermerge.run.scoring import Scoring
+
+if TYPE_CHECKING:
+    from supermerge.tasks.workbench import Workbench
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """`match` is what gets merged: with tasks, the backbone that they share; heads and poolers stay out of it."""
+
+    recipe: Recipe
+    opened: Opened
+    match: Match
+    rows: dict[str, TaskRows]
+    bench: Workbench | None
+
+    def require_bench(self, why: str) -> Workbench:
+        """The workbench; RecipeError where the recipe has no tasks."""
+        if self.bench is None:
+            raise RecipeError(f"{why} needs tasks, and the recipe has none.", hint="Add `tasks` to the recipe.")
+        return self.bench
+
+    def scoring(self) -> Scoring:
+        """What scores models on the test rows."""
+        return Scoring(self.require_bench("Scoring"), self.opened, self.rows)
+
+    def session(self, directory: Path | None) -> Session:
+        """What learns coefficients; interrupted states are kept in `directory`."""
+        return Session(
+            self.require_bench(f"method {self.recipe.method.name}"),
+            self.opened.base,
+            self.match.experts,
+            {task: rows.learning for task, rows in self.rows.items()},
+            self.recipe.seed,
+            directory,
+            self._key() if directory else "",
+        )
+
+    def _key(self) -> str:
+        """Identifies what a state belongs to: recipe (but for its output), checkpoints, rows and versions."""
+        wishes = self.recipe.model_dump_json(exclude={"output"})
+        checkpoints = [self.opened.base, *self.opened.experts.values()]
+        identities = [(file.size, file.mtime_ns, file.head) for c in checkpoints for file in c.fingerprint()]
+        return blake3(repr((wishes, identities, digest(self.rows), versions())).encode()).hexdigest()
+
+
+@contextmanager
+def prepared(recipe: Recipe) -> Iterator[Prepared]:
+    """Open and read everything that `recipe` names; every mistake in it surfaces here, before anything is written."""
+    with phase("preparing"):
+        rows = read_task_rows(recipe.tasks)
+    with opened(recipe) as sources:
+        for note in sources.match.notes:
+            emit("note", message=note)
+        if not recipe.tasks:
+            yield Prepared(recipe, sources, sources.match, rows, None)
+            return
+        from supermerge.tasks.workbench import Workbench
+
+        with phase("building"):
+            bench = Workbench(sources.base, sources.experts, recipe.tasks)
+        shared, kept = set(bench.merged_names), set(bench.merged_names) | set(bench.copied_names)
+        order = [name for name in sources.base.tensors if name in kept]
+        merged = [name for name in order if name in shared and name in set(sources.match.merged)]
+        copied = [name for name in order if name not in set(merged)]
+        yield Prepared(recipe, sources, replace(sources.match, merged=merged, copied=copied), rows, bench)

@@ -1,0 +1,88 @@
+"""The numbers of a run, gathered into `metrics.json`, and the page and card made from them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from supermerge.assemble import Geometry
+from supermerge.methods.settings import LearnSettings
+from supermerge.report import results as report
+from supermerge.report.write import write_report
+from supermerge.run.environment import environment
+from supermerge.run.journal import Journal
+from supermerge.run.learned import LearnedMerge
+from supermerge.run.output import provenance
+from supermerge.run.prepared import Prepared
+
+
+def results_of(
+    ready: Prepared,
+    journal: Journal,
+    models: list[report.ModelResult],
+    tasks: dict[str, report.TaskResult],
+    *,
+    learned: LearnedMerge | None = None,
+    geometry: Geometry | None = None,
+    output_bytes: int = 0,
+) -> report.Results:
+    """Everything that the report shows."""
+    sources = [ready.opened.base, *ready.opened.experts.values()]
+    return report.Results(
+        command=shlex.join(["supermerge", *sys.argv[1:]]),
+        recipe_yaml=ready.recipe.to_yaml(),
+        method=ready.recipe.method.name,
+        created=datetime.now(UTC).replace(microsecond=0),
+        environment=environment(),
+        tasks=tasks,
+        models=models,
+        learning=_learning(learned) if learned else None,
+        coefficients=_coefficients(learned) if learned else None,
+        geometry=_geometry(geometry) if geometry else None,
+        cost=report.Cost(
+            phases=journal.phases,
+            bytes_read=sum(source.bytes_read for source in sources),
+            bytes_written=output_bytes,
+            output_bytes=output_bytes or None,
+        ),
+    )
+
+
+def write_results(directory: Path, ready: Prepared, results: report.Results) -> None:
+    """Write metrics.json, report.html, the card and its charts."""
+    write_report(directory, results, provenance(ready.recipe, ready.opened))
+    (directory / "metrics.json").write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _learning(learned: LearnedMerge) -> report.Learning:
+    settings: LearnSettings = learned.settings
+    history = learned.learned.history
+    return report.Learning(
+        steps=max((record.step for record in history), default=0),
+        best_step=learned.learned.best_step,
+        curve=[report.CurvePoint(step=r.step, loss=r.loss, held_back=r.held_back) for r in history],
+        seconds=learned.seconds,
+        loss=settings.loss if isinstance(settings.loss, str) else " + ".join(settings.loss),
+        link=settings.link,
+        granularity=settings.granularity,
+        lr=settings.lr,
+    )
+
+
+def _coefficients(learned: LearnedMerge) -> report.Coefficients:
+    found = learned.learned.coefficients
+    names = list(found.groups)
+    effective = [found.effective(name).float() for name in names]
+    return report.Coefficients(
+        experts=list(found.experts),
+        tensors=names,
+        values=[(c if c.dim() == 1 else c.mean(1)).tolist() for c in effective],
+    )
+
+
+def _geometry(found: Geometry) -> report.Geometry:
+    return report.Geometry(
+        experts=list(found.experts), norms=found.norms, relative_norms=found.relative_norms, cosines=found.cosines
+    )

@@ -1,0 +1,37 @@
+"""Where an interrupted run keeps its state: a hidden sibling of the output directory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class StateDirectory:
+    """States are saved in `path`, which is made when first needed. What an earlier run left there
+    is kept, or with `keep=False` deleted first.
+
+    It outlives an interrupted run, so that the next one can go on; `discard` deletes it, as does leaving it empty.
+    """
+
+    def __init__(self, output: Path, *, keep: bool) -> None:
+        output = Path(output).absolute()
+        self.path = output.with_name(f".{output.name}.supermerge-state")
+        self._keep = keep
+
+    def __enter__(self) -> Self:
+        if not self._keep:
+            self.discard()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def discard(self) -> None:
+        """Delete the state."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
