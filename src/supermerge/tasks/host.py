@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from supermerge.checkpoint import Buffer, Checkpoint, TensorSource
 from supermerge.tasks.binding import Binding, Origin
 from supermerge.tasks.bound import Bound
+from supermerge.tasks.completed import completed
 from supermerge.tasks.models import build, fill_buffers, is_pooler, place, read_config, remove_pooler
 
 
@@ -51,8 +52,11 @@ class Host:
         return host
 
     def bind(self, source: TensorSource) -> Bound:
-        """`source`, which has the base's file names, under the names of `model.state_dict()`."""
-        return Bound(self.binding, source)
+        """`source`, which has the base's file names, under the names of `model.state_dict()`.
+
+        What it lacks of the backbone is read from the base.
+        """
+        return Bound(self.binding, completed(source, self.base, self.binding))
 
     @torch.no_grad()
     def load(self, source: TensorSource) -> None:

@@ -66,7 +66,7 @@ def remove_pooler(model: nn.Module) -> None:
     """Take the pooler out of a backbone."""
     for parent in list(model.modules()):
         if isinstance(getattr(parent, _POOLER, None), nn.Module):
-            setattr(parent, _POOLER, NoPooler())
+            setattr(parent, _POOLER, NoPooler().train(parent.training))
 
 
 def place(model: nn.Module, name: str, tensor: Tensor) -> None:

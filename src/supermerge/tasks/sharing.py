@@ -16,8 +16,8 @@ from supermerge.tasks.models import is_pooler
 def shared_tensors(model: PreTrainedModel, host: Host, label: str) -> dict[str, str]:
     """Names in `model.state_dict()` → the host's name of the same tensor. A pooler is never shared.
 
-    Raises CheckpointError where nothing is shared, or where a shared tensor has another shape: `model` is built from
-    the config of the expert `label`, the host from the base's.
+    Raises CheckpointError where a tensor of the backbone is not in the host, or has another shape there: `model` is
+    built from the config of the expert `label`, the host from the base's.
     """
     of_host = {made.origin: name for name, made in reversed(host.binding.made.items())}
     in_base = Binding.of(model, host.base)
@@ -25,9 +25,11 @@ def shared_tensors(model: PreTrainedModel, host: Host, label: str) -> dict[str, 
     # A base saved without the prefix that the task's class asks for still has the same backbone.
     pairs = {**_same_backbone(model, host.model), **pairs}
     pairs = {name: theirs for name, theirs in pairs.items() if not is_pooler(name)}
-    if not pairs:
+    alien = [name for name in _backbone_names(model) if name not in pairs and not is_pooler(name)]
+    if alien or not pairs:
         raise CheckpointError(
-            f"{label}: {type(model).__name__} shares no tensor with the base's {type(host.model).__name__}.",
+            f"{label}: the base's {type(host.model).__name__} lacks {len(alien) or 'all'} tensors of the backbone of "
+            f"{type(model).__name__}{f', such as {alien[0]}' if alien else ''}.",
             hint="Base and expert must be of the same architecture.",
         )
     ours, state = model.state_dict(keep_vars=True), host.model.state_dict(keep_vars=True)
@@ -68,6 +70,12 @@ def _same_backbone(model: nn.Module, host: PreTrainedModel) -> dict[str, str]:
                 if theirs in held:
                     pairs[f"{path}.{name}".lstrip(".")] = theirs
     return pairs
+
+
+def _backbone_names(model: PreTrainedModel) -> list[str]:
+    """The state_dict names below `base_model_prefix`; none where the class keeps its backbone in another place."""
+    front = f"{model.base_model_prefix}."
+    return [name for name in model.state_dict(keep_vars=True) if name.startswith(front)]
 
 
 def _different_fronts(ours: str, theirs: str) -> tuple[str, str]:
