@@ -14,6 +14,9 @@ from torch import Tensor
 from supermerge.errors import CheckpointError, UsageError
 
 
+HUGE_PAGE = 1 << 21
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A tensor's name, storage dtype and shape, as its header says."""
@@ -88,6 +91,8 @@ class Buffer:
         if self._memory is None or len(self._memory) < nbytes:
             size = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
             self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):  # first use is then half as slow
+                self._memory.madvise(mmap.MADV_HUGEPAGE)
         return memoryview(self._memory)[:nbytes]
 
     def tensor(self, dtype: torch.dtype, numel: int) -> Tensor:

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import blake3
+import pytest
+import torch
+
+from supermerge.checkpoint import hash_tensor
+
+
+def test_known_hash_of_one_as_fp32() -> None:
+    assert hash_tensor(torch.tensor([1.0])) == blake3.blake3(b"\x00\x00\x80\x3f").hexdigest()
+
+
+def test_empty() -> None:
+    assert hash_tensor(torch.zeros(0, 3)) == blake3.blake3(b"").hexdigest()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_row_order_whatever_the_strides(dtype: torch.dtype) -> None:
+    matrix = torch.arange(6).view(2, 3).to(dtype)
+    assert hash_tensor(matrix.t().contiguous().t()) == hash_tensor(matrix)
+    assert hash_tensor(matrix.t()) != hash_tensor(matrix) or dtype is torch.bool
+
+
+def test_gradients_do_not_matter() -> None:
+    assert hash_tensor(torch.ones(2, requires_grad=True)) == hash_tensor(torch.ones(2))
