@@ -145,12 +145,12 @@ def test_disjoint() -> None:
 
 
 def test_overlap_is_counted_and_shown() -> None:
-    test = [Row(f"t:{i}", texts=(str(i),), label="whatever") for i in [9, 3, 2, 1, 0, 2]]
+    test = [Row(f"t:{line}", texts=(str(i),), label="whatever") for line, i in enumerate([9, 3, 2, 1, 0, 2])]
     with pytest.raises(DataError) as caught:
         check_disjoint(made(["a"] * 6), test, task="news")
     assert caught.value.message == (
-        "task 'news': 4 of 6 validation examples are also in the test data (f:0 = t:0, f:1 = t:1, f:2 = t:2, …)"
+        "task 'news': 4 of 6 validation examples are also in the test data (f:0 = t:4, f:1 = t:3, f:2 = t:2, …)"
     )
     with pytest.raises(DataError) as caught:
         check_disjoint(made(["a"]), test, task="news")
-    assert caught.value.message == ("task 'news': 1 of 1 validation examples are also in the test data (f:0 = t:0)")
+    assert caught.value.message == ("task 'news': 1 of 1 validation examples are also in the test data (f:0 = t:4)")
