@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from supermerge.plan import plan as plan
     from supermerge.run import compare as compare
     from supermerge.run import evaluate as evaluate
-    from supermerge.tasks.load import load as load
     from supermerge.run import run as run
+    from supermerge.tasks.load import load as load
 
 __version__ = "0.1.0"
 
