@@ -26,7 +26,9 @@ def test_jsonl(tmp_path: Path, spec: MakeSpec) -> None:
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     path = tmp_path / "a.jsonl"
-    assert read_rows("a.jsonl", spec(), tmp_path) == [
+    rows = read_rows("a.jsonl", spec(), tmp_path)
+    assert [type(row.label) for row in rows] == [str, int, int]
+    assert rows == [
         Row(f"{path}:1", texts=("good",), label="pos"),
         Row(f"{path}:3", texts=("",), label=0),
         Row(f"{path}:4", texts=("é",), label=1),
