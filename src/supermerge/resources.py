@@ -8,6 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
 
 def resident_bytes() -> int:
     """Bytes of physical memory that this process holds now (its peak, where the system does not tell)."""
@@ -35,12 +37,12 @@ def available_bytes() -> int:
     return min([facts.get("MemAvailable", total), *_group_room()])
 
 
-def _group_room(group: Path = Path("/sys/fs/cgroup")) -> list[int]:
+def _group_room() -> list[int]:
     """What the control group may still take: its limit less what it holds, file cache not counted."""
     try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        held = int((group / "memory.current").read_text(encoding="ascii"))
-        rows = [line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines()]
+        limit = (CONTROL_GROUP / "memory.max").read_text(encoding="ascii").strip()
+        held = int((CONTROL_GROUP / "memory.current").read_text(encoding="ascii"))
+        rows = [line.split() for line in (CONTROL_GROUP / "memory.stat").read_text(encoding="ascii").splitlines()]
     except OSError:
         return []
     cache = sum(int(value) for name, value in rows if name in ("active_file", "inactive_file"))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from supermerge import errors
 from supermerge.cli.guard import guarded
@@ -31,7 +32,7 @@ from supermerge.cli.guard import guarded
 def test_message_and_code(
     kind: type[errors.SupermergeError], code: int, debug: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(BaseException) as left, guarded(debug):
+    with pytest.raises(typer.Exit) as left, guarded(debug):
         raise kind("file.x: found 3 [dim]things[/dim], expected 4", hint="Add one.")
     captured = capsys.readouterr()
     assert left.value.exit_code == code
@@ -54,7 +55,7 @@ def test_message_and_code(
 def test_errors_of_the_machine(
     error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(BaseException) as left, guarded(False):
+    with pytest.raises(typer.Exit) as left, guarded(False):
         raise error
     assert left.value.exit_code == code
     assert capsys.readouterr().err.startswith(message)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supermerge.errors import CheckpointError, RecipeError, ResourceError
+from supermerge.plan import Plan, plan
+
+PARAMETERS = 2 * 8 * 4
+
+
+@pytest.fixture
+def models(tmp_path: Path, write_models: Callable[..., None]) -> dict[str, Any]:
+    write_models(tmp_path, "news", "spam")
+    return {"base": str(tmp_path / "base"), "experts": {name: str(tmp_path / name) for name in ("news", "spam")}}
+
+
+def phases(planned: Plan) -> dict[str, tuple[int, int]]:
+    """name -> (bytes read, bytes written)."""
+    return {phase.name: (phase.reads, phase.writes) for phase in planned.phases}
+
+
+def test_a_data_free_merge(models: dict[str, Any], tmp_path: Path) -> None:
+    planned = plan({**models, "method": "linear", "output": {"path": str(tmp_path / "merged")}})
+    assert (planned.merged, planned.copied, planned.heads) == (2, 1, {"news": 1, "spam": 1})
+    assert (planned.coefficients, planned.steps, planned.residency) == (None, None, None)
+    base, heads = PARAMETERS * 4 + 8, 2 * 2 * 4 * 4
+    assert planned.output_bytes == base + heads
+    assert list(phases(planned)) == ["merge", "report"]
+    assert phases(planned)["merge"] == (base + 2 * PARAMETERS * 4, planned.output_bytes)
+    assert planned.activations == "none"
+    assert planned.refusals == ()
+    assert [(model.name, model.tensors) for model in planned.models] == [("base", 3), ("news", 4), ("spam", 4)]
+
+
+def test_surveys_read_again(models: dict[str, Any]) -> None:
+    for zero_sign, passes in (("majority", 3), ("positive", 2)):
+        planned = plan({**models, "method": {"name": "ties", "zero_sign": zero_sign}})
+        assert phases(planned)["survey"][0] == passes * phases(planned)["merge"][0]
+    assert "survey" not in phases(plan({**models, "method": {"name": "ties", "trim": "tensor"}}))
+
+
+def test_output_dtype_changes_what_is_written(models: dict[str, Any]) -> None:
+    planned = plan({**models, "method": "linear", "output": {"dtype": "bfloat16"}})
+    assert planned.output_bytes == PARAMETERS * 2 + 8 + 2 * 2 * 4 * 4
+
+
+def test_learning_reads_every_task_vector_in_every_step(models: dict[str, Any], tmp_path: Path) -> None:
+    tasks = {"news": {"type": "text-classification", "validation": "v.jsonl", "test": "t.jsonl"}}
+    recipe = {**models, "method": {"name": "supermerge", "steps": 7}, "tasks": tasks}
+    planned = plan(recipe)
+    assert list(phases(planned)) == ["learn", "merge", "evaluate", "report"]
+    experts = 2 * PARAMETERS * 4
+    assert phases(planned)["learn"] == (PARAMETERS * 4 + 8 + experts * (1 + 7), 0)
+    assert (planned.coefficients, planned.steps, planned.residency) == (4, 7, "disk")
+    assert (planned.activations, planned.seconds) == ("unknown", None)
+    resident = plan({**recipe, "method": {"name": "supermerge", "steps": 7, "residency": "memory"}})
+    assert phases(resident)["learn"] == (PARAMETERS * 4 + 8 + experts, 0)
+    assert resident.residency == "memory"
+
+
+def test_is_json(models: dict[str, Any]) -> None:
+    planned = plan({**models, "method": "ties"})
+    assert json.loads(json.dumps(planned.to_json()))["phases"][0]["name"] == "survey"
+
+
+def test_refuses_what_does_not_fit(
+    models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {**models, "method": "linear"}
+    with pytest.raises(ResourceError, match="the recipe allows 1 MB"):
+        plan({**recipe, "memory": "1MB"}).require_feasible()
+    with pytest.raises(ResourceError, match="exists already"):
+        plan(recipe, output=tmp_path).require_feasible()
+    plan(recipe, output=tmp_path, force=True).require_feasible()
+    # By its name in sys.modules: `supermerge.plan` is the function.
+    module = sys.modules["supermerge.plan"]
+    monkeypatch.setattr(module, "free_disk_bytes", lambda _: 1000)
+    with pytest.raises(ResourceError, match=r"disk: the output needs .* and 1 kB are free"):
+        plan(recipe).require_feasible()
+    monkeypatch.setattr(module, "available_bytes", lambda: 0)
+    with pytest.raises(ResourceError) as caught:
+        plan(recipe, output=tmp_path).require_feasible()
+    assert [line.split(":")[0] for line in caught.value.message.splitlines()] == ["memory", "disk", str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"method": "tise"}, RecipeError, "Did you mean 'ties'"),
+        ({"method": {"name": "ties", "densty": 0.5}}, RecipeError, "unknown parameter 'densty'"),
+        ({"method": {"name": "ties", "density": 2}}, RecipeError, "density"),
+        ({"method": {"name": "supermerge", "step": 3}}, RecipeError, "unknown parameter 'step'"),
+        ({"rules": [{"match": "*", "method": "supermerge"}]}, RecipeError, "asks for supermerge, which learns"),
+        ({"experts": {"a": {"adapter": "x"}}}, RecipeError, "adapters are not read"),
+        ({"base": "/nowhere/base"}, CheckpointError, "/nowhere/base"),
+    ],
+)
+def test_checks_what_the_words_name(
+    models: dict[str, Any], change: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        plan({**models, "method": "linear", **change})
+
+
+def test_parameters_of_experts(models: dict[str, Any]) -> None:
+    experts = {name: {"model": path, "weight": 1.0} for name, path in models["experts"].items()}
+    experts["news"]["density"] = 0.9
+    plan({**models, "experts": experts, "method": "ties"})
+    with pytest.raises(RecipeError, match="density"):
+        plan({**models, "experts": experts, "method": "linear"})
+    with pytest.raises(RecipeError, match=r"experts\.news\.weight: supermerge learns its coefficients"):
+        plan({**models, "experts": experts, "method": "supermerge"})

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from supermerge.recipe import Recipe
+from supermerge.resolve import chosen_methods, learn_settings
+
+EXPERTS = {"a": {"model": "org/a", "density": 0.9}, "b": "org/b"}
+
+
+def test_experts_override_the_methods_parameters() -> None:
+    choice = chosen_methods(Recipe.of({"base": "x", "experts": EXPERTS, "method": {"name": "ties", "density": 0.4}}))
+    assert choice.default.values["density"] == (0.9, 0.4)
+    choice = chosen_methods(Recipe.of({"base": "x", "experts": EXPERTS, "method": "ties"}))
+    assert choice.default.values["density"] == (0.9, 0.2)
+
+
+def test_rules_choose_by_name_and_the_first_wins() -> None:
+    rules = [{"match": "*.bias", "method": "linear"}, {"match": "a.*", "method": {"name": "ties", "density": 0.7}}]
+    choice = chosen_methods(
+        Recipe.of({"base": "x", "experts": {"a": "org/a"}, "method": "task_arithmetic", "rules": rules})
+    )
+    assert [choice(name).method.name for name in ("a.bias", "a.weight", "b.weight")] == [
+        "linear",
+        "ties",
+        "task_arithmetic",
+    ]
+
+
+def test_weights_reach_the_method() -> None:
+    experts = {"a": {"model": "org/a", "weight": 0.3}, "b": {"model": "org/b", "weight": 0.7}}
+    choice = chosen_methods(Recipe.of({"base": "x", "experts": experts, "method": "linear"}))
+    assert choice.default.values["weights"] == (0.3, 0.7)
+
+
+def test_settings_of_learning() -> None:
+    def settings(method: object) -> object:
+        return learn_settings(Recipe.of({"base": "x", "experts": {"a": "org/a"}, "method": method}))
+
+    assert settings("ties") is None
+    adamerging = settings("adamerging")
+    assert (adamerging.link, adamerging.loss, adamerging.lr) == ("clamp", "entropy", 0.001)
+    changed = settings({"name": "adamerging", "lr": 0.5, "link": "tanh"})
+    assert (changed.link, changed.lr) == ("tanh", 0.5)
