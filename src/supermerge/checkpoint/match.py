@@ -169,18 +169,20 @@ def _extra(
     matched = set(mapping.names.values())
     known = {pattern(name) for name in base.tensors}
     head: list[str] = []
+    layers: list[tuple[TensorInfo, str]] = []
     for info in expert.tensors.values():
         if info.name in matched:
             continue
         name = mapping.base_prefix + info.name.removeprefix(mapping.expert_prefix)
         if pattern(name) in known and pattern(name) != name:
-            problems.append(f"{info.name}: the base has no such layer")
+            layers.append((info, ": the base has no such layer"))
             continue
         twin = shared_with(expert, info.name, sorted(matched)) if info.is_floating else None
         if twin is None:
             head.append(info.name)
         else:
             notes.append(f"expert {label!r}: {info.name} is {twin} again (tied), which the base stores once")
+    problems.extend(_grouped(layers))
     return head
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from supermerge.errors import CheckpointError, UsageError
 
-
 HUGE_PAGE = 1 << 21
 
 

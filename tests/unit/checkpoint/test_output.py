@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supermerge.checkpoint import OutputDirectory
+from supermerge.checkpoint import OutputDirectory, output
 from supermerge.errors import ResourceError
 from supermerge.events import Event, subscribed
 
@@ -222,10 +222,17 @@ def test_of_two_runs_one_wins(tmp_path: Path) -> None:
     assert names(tmp_path) == ["merged"]
 
 
+# Go round the init of the package: it imports torch, which takes seconds and is not needed here.
+LIGHT = """
+import sys, types
+package = types.ModuleType("supermerge.checkpoint")
+package.__path__ = [sys.argv.pop(1)]
+sys.modules["supermerge.checkpoint"] = package
+from supermerge.checkpoint.output import OutputDirectory
+"""
+
 RACER = """
-import sys
 from pathlib import Path
-from supermerge.checkpoint import OutputDirectory
 from supermerge.errors import ResourceError
 path, name = sys.argv[1:]
 for _ in range(20):
@@ -240,9 +247,8 @@ for _ in range(20):
 
 
 def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", LIGHT + code, str(Path(output.__file__).parent), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_racing_processes_never_mix(tmp_path: Path) -> None:
@@ -258,7 +264,7 @@ def test_racing_processes_never_mix(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from supermerge.checkpoint import OutputDirectory
+from supermerge.checkpoint.output import OutputDirectory
 path, number = Path(sys.argv[1]), int(sys.argv[2])
 watched = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "os.scandir"}
 count = 0
@@ -282,7 +288,6 @@ KILL_EVERYWHERE = """
 import os, shutil, sys
 from pathlib import Path
 code, root = sys.argv[1], Path(sys.argv[2])
-import supermerge.checkpoint
 for number in range(1, 1000):
     shutil.copytree(root / "before", root / str(number))
     child = os.fork()
