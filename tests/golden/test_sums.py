@@ -31,11 +31,17 @@ EXAMPLES = {
     "ties, scale 0.5": ("ties", {"density": 1, "scale": 0.5}, [0] * 5, PAIR, [2, 2.5, 0.775, 0.375, 0.1]),
     "ties, weights": ("ties", {"density": 1, "weights": [3, 1]}, [0, 0], [[2, -1], [1, 2]], [1.75, -1]),
     # A vote without a majority ends with the negative branch; `positive` takes the other.
-    "ties, opposite task vectors": ("ties", {"density": 1}, [0, 0], [[1, -2], [-1, 2]], [-1, -2]),
-    "ties, opposite task vectors, positive": (
-        "ties", {"density": 1, "zero_sign": "positive"}, [0, 0], [[1, -2], [-1, 2]], [1, 2],
+    "ties, opposite task vectors": (
+        "ties", {"density": 1, "zero_sign": "majority"}, [0, 0], [[1, -2], [-1, 2]], [-1, -2],
     ),
-    "ties, a tie takes the majority": ("ties", {"density": 1}, [0] * 3, [[1, 2, 3], [-1, 2, 3]], [1, 2, 3]),
+    "ties, opposite task vectors, positive": ("ties", {"density": 1}, [0, 0], [[1, -2], [-1, 2]], [1, 2]),
+    "ties, a sum of zero takes the sign of the majority": (
+        "ties", {"density": 1, "zero_sign": "majority"}, [0] * 3, [[1, 2, 3], [-1, 2, 3]], [1, 2, 3],
+    ),
+    "ties, a sum of zero takes the sign of the majority, tensor by tensor": (
+        "ties", {"density": 1, "zero_sign": "majority", "trim": "tensor"},
+        [0] * 3, [[1, -2, -3], [-1, -2, -3]], [-1, -2, -3],
+    ),
     "dare, nothing dropped": ("dare_linear", {"drop": 0}, [1, 2], [[1, 0], [0, 2]], [1.3, 2.6]),
     "dare_ties, nothing dropped": ("dare_ties", {"drop": 0}, [0] * 5, PAIR, [4, 5, 1.55, 0.75, 0.2]),
 }

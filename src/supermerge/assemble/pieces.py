@@ -53,8 +53,8 @@ class Reader:
             rows[0].copy_(self._read(self._match.base, name, start, stop, 0, hashes and hashes.base))
             for i, (expert, source) in enumerate(experts.items()):
                 stored = self._read(source, name, start, stop, 1, hashes and hashes.experts[i])
-                torch.sub(stored.to(dtype), rows[0], out=rows[i + 1])
-                self._check(rows[i + 1], name, expert, source)
+                tau = rows[i + 1].copy_(stored).sub_(rows[0])
+                self._check(tau, name, expert, source)
             yield Piece(start, rows)
 
     def raw(self, name: str, hashes: Hashes | None) -> Iterator[tuple[int, Tensor]]:

@@ -220,7 +220,8 @@ def _gathered(work: _Pass, seen: Sequence[_Seen]) -> Assembled:
 
 def _cast(merged: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     cast = merged.to(dtype)
-    if cast.numel() and not torch.isfinite(cast.float().sum()) and not torch.isfinite(cast.float()).all():
+    total = cast.sum() if dtype.itemsize > 1 else cast.float().sum()  # fp8 has no arithmetic of its own
+    if not torch.isfinite(total) and not torch.isfinite(cast.float()).all():
         raise RefusedError(
             f"merged tensor {name!r}: a value of {float(merged.abs().max()):g} does not fit into {dtype}.",
             hint="Choose a wider dtype for the output, or smaller weights.",

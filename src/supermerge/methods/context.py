@@ -27,8 +27,8 @@ class Context:
     seed: int = 0
     offset: int = 0
 
-    def uniform(self, method: str, expert: int, like: Tensor) -> Tensor:
-        """Numbers in [0, 1) for every element of `like`, drawn for this method and the expert with that index."""
+    def bernoulli(self, method: str, expert: int, p: float | Tensor, like: Tensor) -> Tensor:
+        """1 with probability `p`, else 0, for every element of `like`; drawn for one method and expert (its index)."""
         first, count = self.offset // BLOCK, like.numel()
         draws = np.empty(count, dtype=np.float32)
         for start in range(0, count, BLOCK):
@@ -36,4 +36,5 @@ class Context:
             key = "\0".join((str(self.seed), method, self.experts[expert], self.name, str(first + start // BLOCK)))
             stream = np.random.PCG64(int.from_bytes(blake3(key.encode()).digest(length=16), "little"))
             np.random.Generator(stream).random(out=draws[start:stop], dtype=np.float32)
-        return torch.from_numpy(draws).view(like.shape).to(like.device)
+        wanted = p if isinstance(p, float) else p.cpu().contiguous().view(-1).numpy()
+        return torch.from_numpy((draws < wanted).astype(np.float32)).view(like.shape).to(like)

@@ -18,7 +18,7 @@ def drop_and_rescale(taus: Tensor, drop: DropRates, context: Context) -> Tensor:
     """τ̂ᵢ = mᵢ τᵢ / (1 − pᵢ), every element kept with probability 1 − pᵢ, so that E[τ̂ᵢ] = τᵢ."""
     dropped = []
     for i, (tau, p) in enumerate(zip(taus, per_expert(drop, len(taus)), strict=True)):
-        dropped.append(tau / (1 - p) * (context.uniform("dare", i, tau) >= p) if p else tau)
+        dropped.append(tau / (1 - p) * context.bernoulli("dare", i, 1 - p, tau) if p else tau)
     return torch.stack(dropped)
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from supermerge.methods.context import Context
 
 _LOW_BITS = 16
+_LOW_BINS = 1 << _LOW_BITS
 _HIGH_BINS = 1 << (31 - _LOW_BITS)
+_MAGNITUDE = (1 << 31) - 1
 
 
 class Survey(ABC):
@@ -32,7 +34,7 @@ class Survey(ABC):
 
 
 class Selection:
-    """The n-th largest of a stream of non-negative numbers, exactly, in two passes and bounded memory.
+    """The n-th largest magnitude of a stream of numbers, exactly, in two passes and bounded memory.
 
     The bits of a non-negative fp32 number are ordered like the number: the first pass counts by the upper bits, the
     second, inside the bin that holds the wanted number, by the lower ones. Counting commutes, so pieces may come in
@@ -48,16 +50,16 @@ class Selection:
         self._lock = threading.Lock()
 
     def observe(self, values: Tensor) -> None:
-        """Count a piece of the stream; `values` is non-negative, of any shape."""
+        """Count the magnitudes in a piece of the stream, of any shape."""
         if self.done:
             return
-        bits = values.to(torch.float32).contiguous().view(torch.int32).flatten()
-        high = bits >> _LOW_BITS
+        bits = values.to(torch.float32).contiguous().view(-1).view(torch.int32)
         if self._bin is None:
-            counts = torch.bincount(high, minlength=_HIGH_BINS)
+            counts = torch.bincount((bits >> _LOW_BITS) & (_HIGH_BINS - 1), minlength=_HIGH_BINS)
         else:
-            low = bits[high == self._bin] & ((1 << _LOW_BITS) - 1)
-            counts = torch.bincount(low, minlength=1 << _LOW_BITS)
+            # Below and above the bin count as its two neighbours, which are then left out.
+            inside = (bits & _MAGNITUDE) - ((self._bin << _LOW_BITS) - 1)
+            counts = torch.bincount(inside.clamp_(0, _LOW_BINS + 1), minlength=_LOW_BINS + 2)[1:-1]
         with self._lock:
             self._counts += counts.cpu()
 
@@ -73,7 +75,7 @@ class Selection:
         found = len(self._counts) - 1 - place
         if self._bin is None:
             self.wanted -= int(from_above[place - 1]) if place else 0
-            self._bin, self._counts = found, torch.zeros(1 << _LOW_BITS, dtype=torch.int64)
+            self._bin, self._counts = found, torch.zeros(_LOW_BINS, dtype=torch.int64)
             return True
         bits = torch.tensor((self._bin << _LOW_BITS) | found, dtype=torch.int32)
         self.value, self.done = float(bits.view(torch.float32)), True
@@ -81,7 +83,7 @@ class Selection:
 
 
 def nth_largest(values: Tensor, wanted: int) -> float:
-    """The `wanted`-th largest of non-negative `values`; infinite for 0, and 0 beyond their number."""
+    """The `wanted`-th largest magnitude of `values`; infinite for 0, and 0 beyond their number."""
     selection = Selection(wanted)
     while True:
         selection.observe(values)
@@ -108,7 +110,7 @@ class MagnitudeSurvey(Survey):
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Count the magnitudes of one piece."""
         for selection, tau in zip(self._selections, taus, strict=True):
-            selection.observe(tau.abs())
+            selection.observe(tau)
 
     def finish_pass(self) -> bool:
         """Two passes in all, fewer where the answer is known."""

@@ -13,7 +13,7 @@ from supermerge.methods.context import Context
 from supermerge.methods.parameters import Fractions, Number, Weights, per_expert
 from supermerge.methods.registry import Scope, method
 from supermerge.methods.survey import MagnitudeSurvey, nth_largest
-from supermerge.methods.transforms import agree_mean, agree_sum, elect, keep_large, summed, weighted
+from supermerge.methods.transforms import agree_mean, agree_sum, elect, keep_large, summed
 
 
 class TiesSurvey(MagnitudeSurvey):
@@ -21,8 +21,8 @@ class TiesSurvey(MagnitudeSurvey):
 
     def __init__(self, wanted: Sequence[int], weights: Sequence[float], vote: bool) -> None:
         super().__init__(wanted)
-        self.tie = 1
-        self._weights, self._vote, self._voting, self._votes = weights, vote, False, 0
+        self.votes = 0
+        self._weights, self._vote, self._voting = weights, vote, False
         self._lock = threading.Lock()
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
@@ -30,22 +30,26 @@ class TiesSurvey(MagnitudeSurvey):
         if not self._voting:
             super().observe(context, base, taus)
             return
-        votes = _votes(keep_large(taus, self.thresholds), self._weights)
+        votes = _votes(trimmed(taus, self.thresholds, self._weights))
         with self._lock:
-            self._votes += votes
+            self.votes += votes
 
     def finish_pass(self) -> bool:
         """Two passes for the thresholds, one for the vote."""
         if self._voting:
-            self.tie = 1 if self._votes > 0 else -1
             return False
         self._voting = not super().finish_pass() and self._vote
         return self._voting or not self.done
 
 
-def _votes(taus: Tensor, weights: Sequence[float]) -> int:
-    total = summed(weighted(taus, weights))
-    return int(torch.count_nonzero(total > 0)) - int(torch.count_nonzero(total < 0))
+def trimmed(taus: Tensor, thresholds: Sequence[float], weights: Sequence[float]) -> Tensor:
+    """[k, *shape]: wᵢ trim(τᵢ)."""
+    kept = [keep_large(tau, least) for tau, least in zip(taus, thresholds, strict=True)]
+    return torch.stack([tau if w == 1 else tau * w for tau, w in zip(kept, weights, strict=True)])
+
+
+def _votes(taus: Tensor) -> int:
+    return int(torch.sign(summed(taus)).sum(dtype=torch.float64))
 
 
 def _survey(values: Mapping[str, Any], k: int, numel: int) -> TiesSurvey:
@@ -75,29 +79,25 @@ def ties(
     scale: Number = 1.0,
     trim: Literal["model", "tensor"] = "model",
     merge: Literal["mean", "sum"] = "mean",
-    zero_sign: Literal["majority", "positive"] = "majority",
+    zero_sign: Literal["positive", "majority"] = "positive",
 ) -> Tensor:
     """Keep the large elements, elect a sign per coordinate, merge the elements that have it.
 
     τ̃ᵢ = the `density` largest elements of τᵢ by magnitude, over the whole model (`trim: model`, the paper) or tensor
-    by tensor; γ = sign(Σᵢ wᵢ τ̃ᵢ), where a sum of zero takes the sign of most coordinates (`zero_sign: majority`, of
-    the model or the tensor) or +; θ = θp + scale · mean {τ̃ᵢ : sign τ̃ᵢ = γ}. The mean is weighted by `weights`;
-    `merge: sum` adds instead. Elements as large as the smallest one kept are kept too, so slightly more than `density`
-    may stay. As in the authors' code `trim: model` keeps int(density · d) + 1 of d elements, and a vote that ends in a
-    draw counts as −; `trim: tensor` keeps int(density · d).
+    by tensor; γ = sign(Σᵢ wᵢ τ̃ᵢ); θ = θp + scale · mean {τ̃ᵢ : sign τ̃ᵢ = γ}, weighted by `weights`; `merge: sum` adds
+    instead. Elements as large as the smallest one kept are kept too, so a little more than `density` may stay. As in
+    the authors' code `trim: model` keeps int(density · d) + 1 of d elements; `trim: tensor` keeps int(density · d).
+
+    Departs from the paper: where the sum is exactly zero γ is +. `zero_sign: majority` is the authors' rule, the sign
+    of most coordinates (− for a draw), which with `trim: model` costs one more reading of every checkpoint.
     """
     w = list(weights or (1.0,) * len(taus))
     if survey is None:
         kept = [int(share * base.numel()) for share in per_expert(density, len(taus))]
-        thresholds = [nth_largest(tau.abs(), count) for tau, count in zip(taus, kept, strict=True)]
+        thresholds = [nth_largest(tau, count) for tau, count in zip(taus, kept, strict=True)]
     else:
         thresholds = survey.thresholds
-    trimmed = weighted(keep_large(taus, thresholds), w)
-    if zero_sign == "positive":
-        tie = 1
-    elif survey is None:
-        tie = 1 if _votes(trimmed, (1.0,) * len(taus)) > 0 else -1
-    else:
-        tie = survey.tie
-    positive = elect(trimmed, tie)
-    return base + scale * (agree_mean(trimmed, positive, w) if merge == "mean" else agree_sum(trimmed, positive))
+    large = trimmed(taus, thresholds, w)
+    votes = 1 if zero_sign == "positive" else _votes(large) if survey is None else survey.votes
+    sign = elect(large, tie=1 if votes > 0 else -1)
+    return base + scale * (agree_mean(large, sign, w) if merge == "mean" else agree_sum(large, sign))

@@ -1,8 +1,8 @@
 """The small steps that published methods are composed of: trim, drop, elect, agree, sum. All are pure.
 
 Shapes: `taus [k, *shape]`, one task vector per expert. Experts are always visited in order and multiplication and
-addition are separate roundings, so a result does not depend on how a tensor was cut or vectorised. Signs and clamps take
-the place of comparisons and `where`, which are several times slower on CPUs.
+addition are separate roundings, so a result does not depend on how a tensor was cut or vectorised. Signs and clamps
+take the place of comparisons and `where`, which are several times slower on CPUs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def weighted_sum(base: Tensor, taus: Iterable[Tensor], coefficients: Sequence[fl
 def accumulate(merged: Tensor, tau: Tensor, c: Tensor | float, *, scratch: Tensor | None = None) -> None:
     """merged += c τ in place, rounded after the product and after the sum, whatever the hardware could fuse.
 
-    `c` is a number, or `[rows]` (one row for a scalar tensor); `scratch`, of the shape of `tau` (which it may be), takes the product.
+    `c` is a number, or `[rows]` (one row for a scalar tensor); `scratch`, of the shape of `tau` (which it may be),
+    takes the product.
     """
     if isinstance(c, Tensor) and c.ndim:
         per_row = c.to(tau).view([-1] + [1] * (tau.ndim - 1) if tau.ndim else [])

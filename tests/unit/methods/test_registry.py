@@ -50,7 +50,7 @@ def test_a_parameter_that_cannot_be_is_refused(params, message):
 def test_defaults_are_filled_in_and_weights_are_a_parameter():
     bound = get("ties").bind({"scale": 2}, weights=[1, 2])
     assert bound.values == {
-        "weights": (1.0, 2.0), "density": 0.2, "scale": 2.0, "trim": "model", "merge": "mean", "zero_sign": "majority",
+        "weights": (1.0, 2.0), "density": 0.2, "scale": 2.0, "trim": "model", "merge": "mean", "zero_sign": "positive",
     }
 
 
