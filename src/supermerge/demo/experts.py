@@ -47,7 +47,7 @@ def train_missing(jobs: Sequence[Job]) -> None:
     with phase(_PHASE):
         try:
             while waiting or running:
-                while waiting and len(running) < len(os.sched_getaffinity(0)):
+                while waiting and len(running) < _cores():
                     job = waiting.pop(0)
                     receiver, process = _start(job)
                     running[receiver] = job, process
@@ -63,6 +63,10 @@ def train_missing(jobs: Sequence[Job]) -> None:
             for _, process in running.values():
                 process.terminate()
                 process.join()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(job: Job) -> tuple[Connection, BaseProcess]:

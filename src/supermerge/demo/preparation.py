@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from supermerge.demo.experts import Job, train_missing
 from supermerge.demo.packages import Package, fetch
 from supermerge.demo.sources import minilm
 from supermerge.demo.splits import Splits, split, write_jsonl
 from supermerge.demo.tasks import TASKS, DemoTask
 from supermerge.events import phase
+from supermerge.yaml_file import write_yaml
 
 RECIPE = "recipe.yaml"
 
@@ -41,7 +40,7 @@ def prepare(cache: Path, tasks: Sequence[DemoTask] = TASKS) -> Path:
         _once(directory / "data", lambda staging: _write_data(staging, splits))
     train_missing([_job(task, splits[task.name], base, directory) for task in tasks])
     staging = recipe.with_suffix(".partial")
-    staging.write_text(yaml.safe_dump(_recipe(tasks), sort_keys=False), encoding="utf-8")
+    staging.write_text(write_yaml(_recipe(tasks)), encoding="utf-8")
     staging.replace(recipe)
     return recipe
 
