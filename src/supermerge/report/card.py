@@ -11,7 +11,7 @@ from supermerge.report.charts.chart import Chart
 from supermerge.report.page import environment
 from supermerge.report.provenance import Provenance
 from supermerge.report.results import Results
-from supermerge.report.summary import score_rows, verdict
+from supermerge.report.summary import score_rows, title, verdict
 
 # Tasks whose model class keeps its head; the others load the backbone, to which supermerge.load adds a head.
 _WHOLE = {"causal-lm": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
@@ -31,6 +31,8 @@ def card(results: Results, charts: Mapping[str, Chart], provenance: Provenance |
             intro="Made with supermerge: one model in place of several fine-tuned ones, by merging their weights.",
             rows=score_rows(results),
             verdict=verdict(results),
+            title=title(results, provenance),
+            method_title=(provenance.method_title if provenance else None) or results.method,
             usage=_usage(results),
         )
         .lstrip()

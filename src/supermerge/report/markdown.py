@@ -6,7 +6,9 @@ import re
 import unicodedata
 from urllib.parse import quote
 
-_PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$^=\"])")
+# Backslash, code, emphasis, links and images, HTML, issue numbers, cells, strike-through, entities, mentions, formulas;
+# and the colon of an address or emoji.
+_PUNCTUATION = re.compile(r"([\\`*_\[\]<>#|~&@$]|:(?=\S))")
 
 
 def escaped(text: str) -> str:

@@ -13,7 +13,7 @@ from supermerge.report import numbers, palette
 from supermerge.report.charts.chart import Chart
 from supermerge.report.provenance import Provenance
 from supermerge.report.results import Results
-from supermerge.report.summary import best_merged, direction, score_rows, verdict
+from supermerge.report.summary import best_merged, expert_names, score_rows, title, verdict
 
 if TYPE_CHECKING:
     import jinja2
@@ -38,7 +38,8 @@ def page(results: Results, charts: Mapping[str, Chart], provenance: Provenance |
             by_kind={row.kind: row for row in reversed(rows)},
             best={task: best_merged(results, task) for task in results.tasks},
             verdict=verdict(results),
-            direction=direction(results),
+            title=title(results, provenance),
+            expert_names=expert_names(results, provenance),
             charts_json=htmlsafe_json_dumps(
                 {name: {"specs": chart.specs, "data": chart.data} for name, chart in charts.items()}
             ),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from supermerge.report.provenance import Provenance
 from supermerge.report.results import ModelResult, Results, Score
 
 EXPERTS_ID = "experts"
@@ -34,6 +36,21 @@ class Verdict:
     sentences: list[str]
 
 
+def title(results: Results, provenance: Provenance | None) -> str:
+    """What was merged, by which method."""
+    method = (provenance.method_title if provenance else None) or results.method
+    count = len(expert_names(results, provenance))
+    return f"{count} expert{_s(count)} merged by {method}" if count else f"Merged by {method}"
+
+
+def expert_names(results: Results, provenance: Provenance | None) -> list[str]:
+    """The names of the merged experts, from wherever they are known; empty if they are not."""
+    if provenance and provenance.experts:
+        return list(provenance.experts)
+    found = results.coefficients or results.geometry
+    return found.experts if found else [model.label for model in results.models if model.kind == "expert"]
+
+
 def own_expert(results: Results, task: str) -> ModelResult | None:
     """The expert made for `task`: the one it names, else the one named like it, else the best on it."""
     experts = {model.id: model for model in results.models if model.kind == "expert" and task in model.scores}
@@ -45,7 +62,7 @@ def own_expert(results: Results, task: str) -> ModelResult | None:
 
 
 def score_rows(results: Results) -> list[Row]:
-    """Base, experts, merged, then the other methods, in their order; empty without scores."""
+    """Base, experts, merged, then the other methods, in their order, with different labels; empty without scores."""
     rows = [_row(model) for model in results.models if model.kind != "expert" and model.scores]
     experts = {task: own_expert(results, task) for task in results.tasks}
     scores = {task: expert.scores[task] for task, expert in experts.items() if expert is not None}
@@ -54,7 +71,9 @@ def score_rows(results: Results) -> list[Row]:
         mean = sum(score.value for score in scores.values()) / len(scores) if complete and direction(results) else None
         rows.append(Row(EXPERTS_ID, "Experts", "expert", scores, mean, 1.0 if complete else None))
     order = {"base": 0, "expert": 1, "merged": 2, "method": 3}
-    return sorted(rows, key=lambda row: order[row.kind])
+    labels = Counter(row.label for row in rows)
+    distinct = [replace(row, label=f"{row.label} ({row.id})") if labels[row.label] > 1 else row for row in rows]
+    return sorted(distinct, key=lambda row: order[row.kind])
 
 
 def best_merged(results: Results, task: str) -> set[str]:
@@ -79,7 +98,7 @@ def verdict(results: Results) -> Verdict:
     rows = {row.id: row for row in score_rows(results)}
     merged = next((row for row in rows.values() if row.kind == "merged"), None)
     if merged is None:
-        return Verdict(None, "Not scored", ["No task with test data was given, so no score was measured."])
+        return _without_merged(results, list(rows.values()))
     base, experts = rows.get("base"), rows.get(EXPERTS_ID)
     sentences = _against_experts(results, merged, experts) + _against_others(results, merged, rows)
     if base is None:
@@ -93,11 +112,24 @@ def verdict(results: Results) -> Verdict:
     if mean_gain is not None and mean_gain < 0:
         return Verdict(False, "Worse than the base on average", sentences)
     if worse:
-        return Verdict(False, f"Worse than the base on {_listed(worse)}", sentences)
+        clearly = any(_is_clear(merged.scores[task], base.scores[task]) for task in worse)
+        start = "Better than the base on average, worse on" if mean_gain else "Worse than the base on"
+        return Verdict(False if clearly else None, f"{start} {_listed(worse)}", sentences)
     if len(better) == len(shared) and shared:
         many = "every task" if len(shared) > 1 else "its task"
         return Verdict(True, f"Better than the base on {many}", sentences)
     return Verdict(None, "No worse than the base on any task", sentences)
+
+
+def _without_merged(results: Results, rows: list[Row]) -> Verdict:
+    sign = direction(results)
+    means = [(row.mean, row.label) for row in rows if row.kind == "method" and row.mean is not None]
+    if not rows:
+        return Verdict(None, "Not scored", ["No task with test data was given, so no score was measured."])
+    if sign is None or not means:
+        return Verdict(None, "Scored task by task", ["The table has the scores of each model."])
+    _, best = max(means, key=lambda pair: sign * pair[0])
+    return Verdict(None, f"{best} has the best mean score", [f"{len(means)} method{_s(len(means))} compared."])
 
 
 def _row(model: ModelResult) -> Row:
@@ -150,7 +182,7 @@ def _against_experts(results: Results, merged: Row, experts: Row | None) -> list
     ]
     if behind:
         return [f"It is clearly behind the expert on {_listed(behind)}."]
-    return [f"It is clearly behind the expert on {'no task' if len(shared) > 1 else 'none'}."]
+    return [f"It is not clearly behind the expert{' on any task' if len(shared) > 1 else ''}."]
 
 
 def _against_others(results: Results, merged: Row, rows: dict[str, Row]) -> list[str]:

@@ -151,7 +151,7 @@ def _layer_map(num_layers: int, num_experts: int, half: float, width: int) -> di
 def _tensor_maps(num_experts: int, num_layers: int, num_kinds: int, half: float, width: int) -> dict[str, Any]:
     limit = 130 if width < 500 else 240
     # The end of a long name tells weight from bias, so it is the start that gives way.
-    room_for = limit // 6
+    room_for = int(limit / 6.4)
     label = f"length(datum.label) > {room_for} ? '…' + slice(datum.label, {1 - room_for}) : datum.label"
     room = width - limit - 14
     across = columns(num_experts, room, min(room, max(78, 8 * num_layers)))
