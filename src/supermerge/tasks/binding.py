@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -104,6 +104,12 @@ class Binding:
         """Every file tensor that the model uses, doubles included, each once."""
         used = [source for how in self.made.values() for source in how.route.sources]
         return tuple(dict.fromkeys(used + [double for double, _ in self.doubles]))
+
+    def only(self, names: Iterable[str]) -> Self:
+        """The same for some of the model's tensors: `missing` and `made` have no others."""
+        wanted = set(names)
+        made = {name: how for name, how in self.made.items() if name in wanted}
+        return replace(self, made=made, missing=tuple(name for name in self.missing if name in wanted))
 
     def require(self, names: Iterable[str], label: str) -> None:
         """Raise CheckpointError naming every one of `names` that the file lacks: nothing is ever initialised."""

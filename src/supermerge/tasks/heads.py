@@ -59,7 +59,7 @@ def _own_tensors(
     state = model.state_dict(keep_vars=True)
     lacking = list(names)
     for source in sources:
-        bound = Bound(Binding.of(model, source), source)
+        bound = Bound(Binding.of(model, source).only(lacking), source)
         by_origin: dict[Origin, Tensor] = {}
         for name in lacking:
             if name in bound.tensors:

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from supermerge.checkpoint import Checkpoint
@@ -25,7 +29,7 @@ IDS: dict[str, Any] = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 
 
 def bert() -> Any:
-    return tf.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=20, num_labels=3, **SMALL)
+    return tf.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=20, num_labels=3, pad_token_id=1, **SMALL)
 
 
 def vit() -> Any:
@@ -177,3 +181,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "case" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
     ):
         metafunc.parametrize("case", list(CASES), indirect=True)
+
+
+@pytest.fixture(scope="session")
+def add_tokenizer() -> Callable[[Path], None]:
+    """Writes a tokenizer that knows the letters a to f (10 to 15) as words."""
+
+    def add(directory: Path) -> None:
+        words = {"[bos]": 0, "[pad]": 1, "[eos]": 2, "[unk]": 3} | {f"[{i}]": i for i in range(4, 10)}
+        words |= {letter: 10 + i for i, letter in enumerate("abcdef")}
+        plain = Tokenizer(WordLevel(words, unk_token="[unk]"))
+        plain.pre_tokenizer = Whitespace()
+        plain.post_processor = TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+        tokenizer = tf.PreTrainedTokenizerFast(
+            tokenizer_object=plain, pad_token="[pad]", eos_token="[eos]", bos_token="[bos]", unk_token="[unk]",
+            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        )  # fmt: skip
+        tokenizer.save_pretrained(directory)
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def add_processor() -> Callable[[Path], None]:
+    """Writes an image processor for images of 16 by 16."""
+
+    def add(directory: Path) -> None:
+        tf.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(directory)
+
+    return add
