@@ -27,7 +27,7 @@ base: base
 experts:
   topic: experts/topic
   mood: experts/mood
-method: {name: supermerge, steps: 20, lr: 0.05}
+method: {name: supermerge, steps: 60, lr: 0.05}
 tasks:
   topic: {type: text-classification, expert: topic, validation: data/topic.valid.jsonl, test: data/topic.test.jsonl}
   mood: {type: text-classification, expert: mood, validation: data/mood.valid.jsonl, test: data/mood.test.jsonl}

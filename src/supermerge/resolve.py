@@ -76,14 +76,22 @@ def _bound(choice: MethodChoice, recipe: Recipe) -> Bound:
 
 
 def _per_expert(method: Method, choice: MethodChoice, recipe: Recipe) -> dict[str, Any]:
-    """Parameters that experts set for themselves, as one value per expert; the others have the method's."""
-    names = dict.fromkeys(name for expert in recipe.experts.values() for name in expert.params)
-    common: dict[str, Any] = {
-        name: choice.params.get(name, field.default) for name, field in method.parameters.model_fields.items()
+    """Parameters that experts set for themselves, as one value per expert; the others have the method's.
+
+    A parameter that only another method of the recipe knows is left to that one; one that none knows is refused here.
+    """
+    elsewhere = {
+        name
+        for other in (recipe.method, *(rule.method for rule in recipe.rules))
+        for name in get(other.name).parameters.model_fields
     }
-    return {
-        name: tuple(expert.params.get(name, common.get(name)) for expert in recipe.experts.values()) for name in names
-    }
+    own = method.parameters.model_fields
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for expert in recipe.experts.values() for name in expert.params):
+        if name in own or name not in elsewhere:
+            common = choice.params.get(name, own[name].default if name in own else None)
+            found[name] = tuple(expert.params.get(name, common) for expert in recipe.experts.values())
+    return found
 
 
 def _refuse_fixed_weights(method: Method, recipe: Recipe) -> None:

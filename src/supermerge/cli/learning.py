@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from supermerge.events import Event
 from supermerge.report.numbers import score, seconds, size
@@ -13,9 +12,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(slots=True)
 class LearningProgress:
-    """The steps seen so far; `started` are the fields of `learn_started`."""
+    """The steps seen so far."""
 
-    started: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     steps: int = 0
     losses: list[float] = field(default_factory=list)

@@ -40,18 +40,19 @@ class TextLines:
     def _line(self, event: Event) -> str | None:
         fields = event.fields
         match event.kind:
+            case "phase_started":
+                self._learning = LearningProgress()
             case "phase_ended":
                 return f"{fields['phase']}: {seconds(fields['seconds'])}"
-            case "progress" if self._is_due(event, fields["done"] == fields["total"]):
+            case "progress" if self._is_due(event):
                 return f"{fields['phase']}: {fields['done']:,} of {fields['total']:,} {fields['unit']}"
             case "learn_started":
-                self._learning = LearningProgress(fields)
-                return f"learn: {fields['coefficients']:,} coefficients, up to {fields['steps']} steps"
+                return f"{fields['coefficients']:,} coefficients, up to {fields['steps']} steps"
             case "step":
                 self._learning.see(event)
                 step, steps = self._learning.step, self._learning.steps
-                if self._is_due(event, step == steps):
-                    return f"learn: step {step}/{steps}, {', '.join(self._learning.facts())}"
+                if self._is_due(event, last=step == steps):
+                    return f"step {step}/{steps}: {', '.join(self._learning.facts())}"
             case "evaluated":
                 return f"{fields['model']} on {fields['task']}: {fields['metric']} {score(fields['value'])}"
             case "warning":
@@ -62,7 +63,7 @@ class TextLines:
                 pass
         return None
 
-    def _is_due(self, event: Event, last: bool) -> bool:
+    def _is_due(self, event: Event, last: bool = False) -> bool:
         if not last and event.at - self._last_at < _EVERY:
             return False
         self._last_at = event.at

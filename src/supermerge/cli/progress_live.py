@@ -46,13 +46,11 @@ class LiveProgress:
         match event.kind:
             case "phase_started":
                 self._phases.append((fields["phase"], time.monotonic()))
-                self._done = None
+                self._done = self._learning = None
             case "phase_ended":
                 self._end_phase(fields["phase"], fields["seconds"])
             case "progress":
                 self._done = (fields["done"], fields["total"], fields["unit"])
-            case "learn_started":
-                self._learning = LearningProgress(fields)
             case "step":
                 self._learning = self._learning or LearningProgress()
                 self._learning.see(event)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from supermerge.errors import RecipeError
 from supermerge.recipe import Recipe
 from supermerge.resolve import chosen_methods, learn_settings
 
@@ -11,6 +14,16 @@ def test_experts_override_the_methods_parameters() -> None:
     assert choice.default.values["density"] == (0.9, 0.4)
     choice = chosen_methods(Recipe.of({"base": "x", "experts": EXPERTS, "method": "ties"}))
     assert choice.default.values["density"] == (0.9, 0.2)
+
+
+def test_a_parameter_goes_to_the_methods_that_know_it() -> None:
+    rules = [{"match": "*.bias", "method": "linear"}]
+    recipe = {"base": "x", "experts": EXPERTS, "method": "ties", "rules": rules}
+    choice = chosen_methods(Recipe.of(recipe))
+    assert choice("a.weight").values["density"] == (0.9, 0.2)
+    assert "density" not in choice("a.bias").values
+    with pytest.raises(RecipeError, match="unknown parameter 'density'"):
+        chosen_methods(Recipe.of({**recipe, "method": "task_arithmetic"}))
 
 
 def test_rules_choose_by_name_and_the_first_wins() -> None:
