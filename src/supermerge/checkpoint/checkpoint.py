@@ -32,7 +32,7 @@ from supermerge.errors import CheckpointError, UsageError
 class Checkpoint:
     """A TensorSource together with where it came from: its files, config and revision.
 
-    Opening reads headers only (pickles, which need `allow_pickle`, are read whole). Close it, or use it in a `with`.
+    Opening reads headers only. Close it, or use it in a `with` block.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Checkpoint:
         directory: Path | None = None,
         revision: str | None = None,
         fingerprint: tuple[FileIdentity, ...] = (),
+        borrowed: bool = False,
     ) -> None:
         self.label = store.label
         self.directory = directory
@@ -51,6 +52,7 @@ class Checkpoint:
         """Equal for two checkpoints exactly if they read the same files, or the same memory."""
         self._store = store
         self._fingerprint = fingerprint
+        self._borrowed = borrowed
 
     @staticmethod
     def open(
@@ -64,12 +66,13 @@ class Checkpoint:
 
         A directory, a safetensors file, an index file, a pickle (.bin, .pt, .pth; only with `allow_pickle`, and then
         only its tensors), a hub id `owner/name[@revision]`, a mapping of names to tensors, a module, or a checkpoint,
-        given back as it is. `label` names it in messages. `offline=None` does as HF_HUB_OFFLINE says.
+        whose files stay open when the one given back is closed. `label` names it in messages. `offline=None` does as
+        HF_HUB_OFFLINE says.
 
         Raises CheckpointError when it is missing or corrupt, NetworkError when a hub is needed and cannot be reached.
         """
         if isinstance(ref, Checkpoint):
-            return ref
+            return ref._lent()
         if isinstance(ref, nn.Module):
             return _in_memory(label or type(ref).__name__, ref.state_dict())
         if isinstance(ref, Mapping):
@@ -133,8 +136,19 @@ class Checkpoint:
                 )
 
     def close(self) -> None:
-        """Let go of its files; harmless when done twice."""
-        self._store.close()
+        """Let go of its files, unless another checkpoint opened them; harmless when done twice."""
+        if not self._borrowed:
+            self._store.close()
+
+    def _lent(self) -> Checkpoint:
+        return Checkpoint(
+            self._store,
+            identity=self.identity,
+            directory=self.directory,
+            revision=self.revision,
+            fingerprint=self._fingerprint,
+            borrowed=True,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -156,11 +170,11 @@ def _on_disk(label: str, path: Path, *, allow_pickle: bool, revision: str | None
     if weights.files[0].suffix in PICKLES:
         if not allow_pickle:
             refuse_pickle(weights.files[0])
-        fingerprint = tuple(identify(file) for file in weights.files)
-        store: FileStore | MemoryStore = open_pickles(label, weights.files)
+        store = open_pickles(label, weights.files)
     else:
         store = open_safetensors(label, weights.files, weights.weight_map)
-        fingerprint = store.identities
+    on_disk = isinstance(store, FileStore)
+    fingerprint = store.identities if on_disk else tuple(identify(file) for file in weights.files)
     files = frozenset((status.st_dev, status.st_ino) for status in (file.stat() for file in weights.files))
     return _nonempty(Checkpoint(store, identity=files, directory=directory, revision=revision, fingerprint=fingerprint))
 

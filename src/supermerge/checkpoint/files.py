@@ -18,7 +18,7 @@ from torch import Tensor
 
 from supermerge.checkpoint.header import read_header
 from supermerge.checkpoint.source import Buffer, TensorInfo, check_flat, info_of, row_range
-from supermerge.errors import CheckpointError, ResourceError
+from supermerge.errors import CheckpointError, ResourceError, UsageError
 
 HEAD_BYTES = 1 << 20
 LARGEST_READ = 1 << 30  # Linux cuts longer reads at 2 GiB, macOS refuses them
@@ -61,6 +61,8 @@ class OpenFile:
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fill `target` with the bytes from `offset`."""
+        if self.descriptor < 0:
+            raise UsageError(f"{self.path}: is closed")
         done = 0
         while done < len(target):
             try:

@@ -73,7 +73,7 @@ def match(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> Match:
     _raise(base, experts, problems)
     merged_set = set(merged)
     if own:
-        notes.append(f"kept from the base, as no expert has them: {_names(own)}")
+        notes.append(f"kept from the base, as no expert has them: {_modules(own)}")
     return Match(
         base=base,
         experts=views,
@@ -132,18 +132,18 @@ def _add_missing_aliases(base: Checkpoint, expert: Checkpoint, label: str, mappi
             notes.append(f"expert {label!r} stores {info.name} once, as {mapping.names[twin]} (tied in the base)")
 
 
-def _own_tensors(base: Checkpoint, maps: Mapping[str, NameMap], problems: dict[str, list[str]]) -> set[str]:
-    """Floating tensors of modules that no expert has any part of; everything else that is missing is a problem."""
+def _own_tensors(base: Checkpoint, maps: Mapping[str, NameMap], problems: dict[str, list[str]]) -> dict[str, str]:
+    """Floating tensor -> outermost of its modules that no expert has any part of; what else is missing is a problem."""
     floating = [info for info in base.tensors.values() if info.is_floating]
     shared = {name for mapping in maps.values() for name in mapping.names}
     shared_modules = {module for name in shared for module in modules(name)}
-    own = {
-        info.name
-        for info in floating
-        if info.name not in shared and any(module not in shared_modules for module in modules(info.name))
-    }
+    own: dict[str, str] = {}
+    for info in floating:
+        unshared = [module for module in modules(info.name) if module not in shared_modules]
+        if unshared and info.name not in shared:
+            own[info.name] = unshared[0]
     if _numel(base, own) > LARGEST_OWN_PART * _numel(base, (info.name for info in floating)):
-        own = set()
+        own = {}
     for label, mapping in maps.items():
         missing = [info for info in floating if info.name not in mapping.names and info.name not in own]
         if missing and not problems[label]:
@@ -217,9 +217,11 @@ def _grouped(found: Iterable[tuple[TensorInfo, str]]) -> list[str]:
     return lines
 
 
-def _names(names: Iterable[str]) -> str:
-    counts = Counter(pattern(name) for name in sorted(names))
-    return ", ".join(name if count == 1 else f"{name} ({count} tensors)" for name, count in counts.items())
+def _modules(own: Mapping[str, str]) -> str:
+    """Tensor name -> module, said by modules; a lone tensor by its name."""
+    counts = Counter(own.values())
+    said = {module if counts[module] > 1 else name: counts[module] for name, module in own.items()}
+    return ", ".join(name if count == 1 else f"{name}* ({count} tensors)" for name, count in said.items())
 
 
 def _numel(base: Checkpoint, names: Iterable[str]) -> int:

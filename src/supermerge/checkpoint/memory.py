@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from supermerge.checkpoint.source import Buffer, TensorInfo, TensorSource, check_flat, info_of, row_range
-from supermerge.errors import CheckpointError
+from supermerge.errors import CheckpointError, UsageError
 
 
 class MemoryStore:
@@ -54,6 +54,8 @@ class MemoryStore:
         """Elements start to stop of the flattened tensor, in storage dtype."""
         info = info_of(self, name)
         check_flat(info, start, stop)
+        if name not in self._data:
+            raise UsageError(f"{self.label}: is closed")
         self._bytes_read += (stop - start) * info.dtype.itemsize
         return self._data[name].cpu().contiguous().view(-1)[start:stop]
 

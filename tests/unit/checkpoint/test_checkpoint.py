@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -37,9 +38,23 @@ def test_a_home_directory_is_found(save: Save, tmp_path: Path, monkeypatch: pyte
     assert Checkpoint.open("~/model").directory == tmp_path / "model"
 
 
-def test_a_checkpoint_is_given_back() -> None:
+def test_an_open_checkpoint_outlives_those_opened_from_it(save: Save) -> None:
+    checkpoint = Checkpoint.open(save("model", WEIGHTS))
+    with Checkpoint.open(checkpoint) as again:
+        assert torch.equal(again.read("a"), WEIGHTS["a"])
+        assert (again.identity, again.label) == (checkpoint.identity, checkpoint.label)
+        assert (again.directory, again.fingerprint()) == (checkpoint.directory, checkpoint.fingerprint())
+    assert torch.equal(checkpoint.read("a"), WEIGHTS["a"])
+    checkpoint.close()
+    with pytest.raises(UsageError, match=r"model\.safetensors: is closed"):
+        checkpoint.read("a")
+
+
+def test_closed_memory_is_not_read() -> None:
     checkpoint = Checkpoint.open(WEIGHTS)
-    assert Checkpoint.open(checkpoint) is checkpoint
+    checkpoint.close()
+    with pytest.raises(UsageError, match="tensors in memory: is closed"):
+        checkpoint.read("a")
 
 
 def test_a_mapping_and_a_module_in_memory() -> None:
@@ -237,6 +252,54 @@ def test_pickles_need_permission(tmp_path: Path) -> None:
         assert checkpoint.fingerprint()[0].path == tmp_path / "pytorch_model.bin"
 
 
+def kinds() -> dict[str, Tensor]:
+    matrix = torch.arange(12.0).view(3, 4)
+    return {
+        "matrix": matrix,
+        "view": matrix[1:],
+        "again": matrix,
+        "half": torch.randn(5).bfloat16(),
+        "parameter": nn.Parameter(torch.randn(4)),
+        "empty": torch.zeros(0, 3),
+        "counts": torch.arange(4),
+    }
+
+
+@pytest.mark.parametrize("how", ["plain", "transposed", "compressed", "legacy"])
+def test_pickles_of_every_kind(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "weights.bin"
+    tensors = kinds() | ({"turned": torch.arange(6.0).view(2, 3).t()} if how == "transposed" else {})
+    torch.save(tensors, path, _use_new_zipfile_serialization=how != "legacy")
+    if how == "compressed":
+        with zipfile.ZipFile(path) as archive:
+            records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, record in records.items():
+                archive.writestr(name, record)
+    with Checkpoint.open(path, allow_pickle=True) as checkpoint:
+        assert set(checkpoint.tensors) == set(tensors)
+        for name, tensor in tensors.items():
+            assert torch.equal(checkpoint.read(name), tensor)
+        assert torch.equal(checkpoint.read_flat("view", 2, 5), torch.tensor([6.0, 7.0, 8.0]))
+
+
+def test_opening_a_pickle_reads_no_tensor(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(10_000_000)}, tmp_path / "big.bin")
+    with Checkpoint.open(tmp_path / "big.bin", allow_pickle=True) as checkpoint:
+        os.truncate(tmp_path / "big.bin", 1000)
+        with pytest.raises(CheckpointError, match="ended at byte 1000 while being read"):
+            checkpoint.read("a")
+
+
+@pytest.mark.parametrize("end", [10, 500, -200, -1])
+def test_cut_pickles_are_named(tmp_path: Path, end: int) -> None:
+    torch.save(kinds(), tmp_path / "bad.bin")
+    content = (tmp_path / "bad.bin").read_bytes()
+    (tmp_path / "bad.bin").write_bytes(content[:end])
+    with pytest.raises(CheckpointError, match=r"bad\.bin: cannot be read as a file of tensors"):
+        Checkpoint.open(tmp_path / "bad.bin", allow_pickle=True)
+
+
 def test_pickles_in_shards(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model-00001-of-00002.bin")
     torch.save({"b": torch.zeros(3)}, tmp_path / "pytorch_model-00002-of-00002.bin")
@@ -271,6 +334,9 @@ def test_a_pickle_of_something_else(tmp_path: Path) -> None:
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match="holds a list, not named tensors"):
         Checkpoint.open(tmp_path / "list.pt", allow_pickle=True)
+    torch.save({"model": WEIGHTS, "step": 3}, tmp_path / "training.pt")
+    with pytest.raises(CheckpointError, match="'model' is a dict, not a named tensor"):
+        Checkpoint.open(tmp_path / "training.pt", allow_pickle=True)
 
 
 def test_several_pickles_need_a_choice(tmp_path: Path) -> None:
