@@ -13,10 +13,9 @@ def batch_indices(count: int, size: int, step: int, *, seed: int, key: str) -> l
     `count` examples. `key` names the stream (the task), so that no other task's size changes this one's draws.
     """
     size = min(size, count)
-    start = step * size
-    return [
-        _permutation(count, position // count, seed, key)[position % count] for position in range(start, start + size)
-    ]
+    positions = range(step * size, (step + 1) * size)
+    epochs = {epoch: _permutation(count, epoch, seed, key) for epoch in {position // count for position in positions}}
+    return [epochs[position // count][position % count] for position in positions]
 
 
 def _permutation(count: int, epoch: int, seed: int, key: str) -> list[int]:

@@ -1,0 +1,159 @@
+"""A recipe in, a finished directory out: what others can load, what is written, and that it is the same every time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+import supermerge
+from supermerge.assemble import merge
+from supermerge.checkpoint import Checkpoint
+from supermerge.learn import Coefficients
+from supermerge.recipe import Recipe
+from supermerge.verify import verify
+
+FEW = ["method.steps=6"]
+
+
+def _run(tiny: Path, output: str, *overrides: str) -> supermerge.run.Result:
+    return supermerge.run(Recipe.load(tiny / "recipe.yaml", [*FEW, *overrides]), output=tiny / output)
+
+
+@pytest.fixture(scope="module")
+def merged(tiny_original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("merged") / "out"
+    supermerge.run(Recipe.load(tiny_original / "recipe.yaml", FEW), output=directory)
+    return directory
+
+
+def test_everything_promised_is_there(merged: Path) -> None:
+    expected = {
+        "README.md",
+        "charts",
+        "coefficients.safetensors",
+        "config.json",
+        "heads",
+        "metrics.json",
+        "model.safetensors",
+        "recipe.lock.json",
+        "recipe.yaml",
+        "report.html",
+        "run.jsonl",
+        "tokenizer.json",
+    }
+    assert expected <= {path.name for path in merged.iterdir()}
+    assert {path.name for path in (merged / "heads").iterdir()} == {"topic", "mood"}
+    events = [json.loads(line) for line in (merged / "run.jsonl").read_text().splitlines()]
+    assert {"step", "evaluated", "phase_ended"} <= {event["event"] for event in events}
+    assert verify(merged).tensors > 30
+
+
+def test_transformers_loads_it_whole(merged: Path) -> None:
+    model, info = AutoModel.from_pretrained(merged, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert AutoTokenizer.from_pretrained(merged)("the dog").input_ids
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_load_gives_the_merged_backbone_with_the_experts_head(merged: Path, tiny_original: Path) -> None:
+    inputs = AutoTokenizer.from_pretrained(merged)(["the dog was lovely", "a bus"], return_tensors="pt", padding=True)
+    expert = AutoModelForSequenceClassification.from_pretrained(tiny_original / "experts" / "topic").eval()
+    with Checkpoint.open(merged) as weights:
+        backbone = {f"bert.{name}": weights.read(name) for name in weights.tensors}
+    pooler = {name: p.clone() for name, p in expert.state_dict().items() if "pooler" in name}
+    missing, unexpected = expert.load_state_dict({**backbone, **pooler}, strict=False)
+    assert not unexpected
+    assert set(missing) == {"classifier.weight", "classifier.bias"}
+    model = supermerge.load(merged, task="topic")
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, expert(**inputs).logits, rtol=0, atol=0)
+
+
+def test_weights_are_what_the_coefficients_say(merged: Path, tiny_original: Path) -> None:
+    coefficients = Coefficients.load(merged / "coefficients.safetensors")
+    base = Checkpoint.open(tiny_original / "base")
+    experts = [Checkpoint.open(tiny_original / "experts" / name) for name in coefficients.experts]
+    with Checkpoint.open(merged) as weights:
+        for name in ("encoder.layer.0.attention.self.query.weight", "embeddings.word_embeddings.weight"):
+            expected = base.read(name).clone()
+            for c, expert in zip(coefficients.effective(name), experts, strict=True):
+                expected += (expert.read(f"bert.{name}") - base.read(name)) * float(c)
+            assert torch.equal(weights.read(name), expected)
+
+
+def test_the_same_recipe_gives_the_same_bytes(merged: Path, tiny: Path) -> None:
+    again = _run(tiny, "again").directory
+    for name in ("model.safetensors", "coefficients.safetensors"):
+        assert (again / name).read_bytes() == (merged / name).read_bytes()
+
+
+@pytest.mark.parametrize("granularity", ["row", "layer"])
+def test_every_granularity_is_written_back_under_the_files_names(tiny: Path, granularity: str) -> None:
+    result = _run(tiny, "out", f"method.granularity={granularity}")
+    model = supermerge.load(result.directory)
+    with Checkpoint.open(result.directory) as weights:
+        assert all(torch.equal(weights.read(name), tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("loss", ["entropy", "distill", "{cross_entropy: 1, distill: 0.5}"])
+def test_unlabelled_inputs_teach_too(tiny: Path, loss: str) -> None:
+    data = [f"tasks.{task}.unlabelled={tiny}/data/{task}.valid.jsonl" for task in ("topic", "mood")]
+    result = _run(tiny, "out", f"method.loss={loss}", *data)
+    assert result.results.learning is not None
+    assert len(result.results.learning.curve) >= 6
+
+
+def test_adamerging_is_the_same_engine(tiny: Path) -> None:
+    data = [f"tasks.{task}.unlabelled={tiny}/data/{task}.valid.jsonl" for task in ("topic", "mood")]
+    result = _run(tiny, "out", "method.name=adamerging", *data)
+    assert result.results.learning is not None
+    assert (result.results.learning.loss, result.results.learning.link) == ("entropy", "clamp")
+
+
+def test_a_merge_without_data_equals_the_library(tiny: Path) -> None:
+    recipe = Recipe.load(tiny / "recipe.yaml", ["method={name: task_arithmetic, scale: 0.4}"])
+    result = supermerge.run(recipe, output=tiny / "out")
+    experts = {name: tiny / "experts" / name for name in ("topic", "mood")}
+    expected = merge(tiny / "base", experts, "task_arithmetic", scale=0.4)
+    with Checkpoint.open(result.directory) as weights:
+        assert set(weights.tensors) == set(expected)
+        assert all(torch.equal(weights.read(name), tensor) for name, tensor in expected.items())
+
+
+def test_compare_scores_every_method_on_the_same_rows(tiny: Path) -> None:
+    recipe = Recipe.load(tiny / "recipe.yaml", FEW)
+    result = supermerge.compare(recipe, ["linear", "task_arithmetic", "supermerge"], output=tiny / "comparison")
+    models = {model.id: model for model in result.results.models}
+    assert set(models) == {
+        "base",
+        "expert:topic",
+        "expert:mood",
+        "method:linear",
+        "method:task_arithmetic",
+        "method:supermerge",
+    }
+    assert all(score.n == 100 for model in models.values() for score in model.scores.values())
+    assert 0 < models["method:task_arithmetic"].settings["scale"] <= 1.5
+    assert not list(result.directory.glob("*.safetensors"))
+
+
+def test_evaluate_gives_the_scores_of_the_run(merged: Path, tiny_original: Path) -> None:
+    scores = supermerge.evaluate(merged, tiny_original / "recipe.yaml")
+    metrics = json.loads((merged / "metrics.json").read_text())
+    written = next(model for model in metrics["models"] if model["id"] == "merged")["scores"]
+    assert {task: score.value for task, score in scores.items()} == {
+        task: score["value"] for task, score in written.items()
+    }
+
+
+def test_test_rows_change_nothing_that_is_learned(merged: Path, tiny: Path) -> None:
+    for task in ("topic", "mood"):
+        path = tiny / "data" / f"{task}.test.jsonl"
+        path.write_text("\n".join(path.read_text().splitlines()[:20]) + "\n")
+    again = _run(tiny, "again").directory
+    assert (again / "coefficients.safetensors").read_bytes() == (merged / "coefficients.safetensors").read_bytes()
