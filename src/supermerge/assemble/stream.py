@@ -88,25 +88,22 @@ class _Pass:
         return parallel(names, work, threads=self.threads, cost=self.cost, limit=_BUDGET, ordered=ordered)
 
     def survey(self) -> None:
-        """Run the surveys that the chosen methods need; tied tensors count once."""
+        """Run the surveys of all tensors that the chosen methods need; tied tensors count once."""
         groups: dict[int, tuple[Bound, list[str]]] = {}
         for name in self.match.merged:
-            if name not in self.match.tied:
-                bound = self.bound(name)
+            bound = self.bound(name)
+            if bound.scope == "model" and name not in self.match.tied:
                 groups.setdefault(id(bound), (bound, []))[1].append(name)
         for key, (bound, names) in groups.items():
-            numel = sum(self.match.base.tensors[name].numel for name in names)
-            survey = self._surveys[key] = bound.survey(len(self.experts), numel)
+            survey = self._surveys[key] = bound.survey(len(self.experts))
             if survey is not None:
                 with phase("survey"):
                     self._fill(survey, bound, names)
 
     def _fill(self, survey: Survey, bound: Bound, names: Sequence[str]) -> None:
         def observe(name: str) -> None:
-            info = self.match.base.tensors[name]
-            for piece in self.reader.pieces(name, whole=not bound.chunked):
-                rows = _shaped(piece, info, bound.chunked)
-                survey.observe(self.context(name, piece.start), rows[0], rows[1:])
+            for piece in self.pieces(name):
+                self._observe(survey, name, piece)
 
         again = True
         while again:
@@ -114,18 +111,34 @@ class _Pass:
                 emit("progress", phase="survey", done=done, total=len(names), unit="tensors")
             again = survey.finish_pass()
 
-    def merge(self, name: str, piece: Piece) -> Tensor:
-        """One piece, merged and flat, in the arithmetic's dtype."""
+    def _observe(self, survey: Survey, name: str, piece: Piece) -> None:
+        rows = self._shaped(name, piece)
+        survey.observe(self.context(name, piece.start), rows[0], rows[1:])
+
+    def merge(self, name: str, hashes: Hashes | None = None) -> Iterator[tuple[Piece, Tensor]]:
+        """Every piece of a tensor with its merge, flat, in the arithmetic's dtype."""
         bound = self.bound(name)
-        rows = _shaped(piece, self.match.base.tensors[name], bound.chunked)
-        return bound(rows[0], rows[1:], self.context(name, piece.start), self._surveys[id(bound)]).reshape(-1)
+        survey = self._surveys.get(id(bound)) if bound.scope == "model" else bound.survey(len(self.experts))
+        single = self.match.base.tensors[name].numel <= piece_elements(len(self.experts))
+        # A tensor of one piece is read once, whatever its survey asks for.
+        kept = list(self.pieces(name, hashes)) if single else None
+        if survey is not None and bound.scope == "tensor":
+            again = True
+            while again:
+                for piece in kept or self.pieces(name):
+                    self._observe(survey, name, piece)
+                again = survey.finish_pass()
+        for piece in kept or self.pieces(name, hashes):
+            rows = self._shaped(name, piece)
+            yield piece, bound(rows[0], rows[1:], self.context(name, piece.start), survey).reshape(-1)
 
     def pieces(self, name: str, hashes: Hashes | None = None) -> Iterator[Piece]:
         return self.reader.pieces(name, whole=not self.bound(name).chunked, hashes=hashes)
 
-
-def _shaped(piece: Piece, info: TensorInfo, chunked: bool) -> Tensor:
-    return piece.rows if chunked else piece.rows.view(-1, *info.shape)
+    def _shaped(self, name: str, piece: Piece) -> Tensor:
+        if self.bound(name).chunked:
+            return piece.rows
+        return piece.rows.view(-1, *self.match.base.tensors[name].shape)
 
 
 def output_infos(match: Match, dtype: torch.dtype | None = None) -> list[TensorInfo]:
@@ -154,8 +167,8 @@ def assemble(
     def whole(name: str) -> tuple[str, Tensor]:
         info = match.base.tensors[name]
         merged = torch.empty(info.numel, dtype=arithmetic(info.dtype))
-        for piece in work.pieces(name):
-            merged[piece.start : piece.start + piece.rows.shape[1]] = work.merge(name, piece)
+        for piece, values in work.merge(name):
+            merged[piece.start : piece.start + len(values)] = values
         return name, merged.view(info.shape)
 
     yield from work.over(match.merged if names is None else names, whole, ordered=True)
@@ -190,10 +203,10 @@ def merge_into(
                 sink.write_flat(name, start, stored.to(dtype) if dtype and info.is_floating else stored)
             return _Seen(name, hashes)
         inner = torch.zeros(len(work.experts) + 1, len(work.experts) + 1, dtype=torch.float64) if geometry else None
-        for piece in work.pieces(name, hashes):
+        for piece, merged in work.merge(name, hashes):
             if inner is not None:
                 add_gram(inner, piece.rows)
-            sink.write_flat(name, piece.start, _cast(work.merge(name, piece), dtype or info.dtype, name))
+            sink.write_flat(name, piece.start, _cast(merged, dtype or info.dtype, name))
         return _Seen(name, hashes, inner)
 
     wanted = list(match.base.tensors if names is None else names)

@@ -36,5 +36,5 @@ class Context:
             key = "\0".join((str(self.seed), method, self.experts[expert], self.name, str(first + start // BLOCK)))
             stream = np.random.PCG64(int.from_bytes(blake3(key.encode()).digest(length=16), "little"))
             np.random.Generator(stream).random(out=draws[start:stop], dtype=np.float32)
-        wanted = p if isinstance(p, float) else p.cpu().contiguous().view(-1).numpy()
+        wanted = p.cpu().contiguous().view(-1).numpy() if isinstance(p, Tensor) else p
         return torch.from_numpy((draws < wanted).astype(np.float32)).view(like.shape).to(like)

@@ -23,6 +23,8 @@ from supermerge.methods.survey import Survey
 
 Scope = Literal["element", "tensor", "model"]
 Values = Mapping[str, Any]
+SurveyFactory = Callable[[Values, int], Survey | None]
+"""(parameters, number of experts) → a fresh survey, or None where these parameters need none."""
 _ENTRY_POINTS = "supermerge.methods"
 
 
@@ -42,8 +44,9 @@ class LearnedSpec:
 class Method:
     """One published way to merge.
 
-    `scope` says what the function must see at once: `element` may be cut anywhere, `tensor` needs whole tensors,
-    `model` needs a survey of all tensors first, and then sees pieces, or whole tensors where `whole` is set.
+    `scope` says what the result depends on: `element` methods may be cut anywhere, `tensor` ones depend on whole
+    tensors, `model` ones on all of them. A method of the last two that has a `survey` sees pieces of tensors after it
+    (unless `whole` is set); without one it sees whole tensors.
     `least` and `most` bound the number of experts.
     """
 
@@ -58,7 +61,7 @@ class Method:
     least: int = 1
     most: int | None = None
     whole: bool = False
-    survey: Callable[[Values, int, int], Survey] | None = None
+    survey: SurveyFactory | None = None
     learned: LearnedSpec | None = None
 
     @property
@@ -90,13 +93,11 @@ class Bound:
     @property
     def chunked(self) -> bool:
         """Whether the function may see a piece of a tensor."""
-        return self.scope == "element" or (self.scope == "model" and not self.method.whole)
+        return self.scope == "element" or (self.survey(1) is not None and not self.method.whole)
 
-    def survey(self, k: int, numel: int) -> Survey | None:
-        """A fresh survey of k task vectors of `numel` elements each, where the method needs one."""
-        if self.method.survey is None or self.scope != "model":
-            return None
-        return self.method.survey(self.values, k, numel)
+    def survey(self, k: int) -> Survey | None:
+        """A fresh survey of k task vectors, of a tensor or of the model as `scope` says, where the method needs one."""
+        return self.method.survey(self.values, k) if self.method.survey else None
 
     def __call__(self, base: Tensor, taus: Tensor, context: Context, survey: Survey | None = None) -> Tensor:
         """base `[*shape]`, taus `[k, *shape]` → merged `[*shape]`."""
@@ -116,7 +117,7 @@ class Bound:
         k = len(taus)
         self.check(k)
         context = Context(name, tuple(base.shape), tuple(str(i) for i in range(k)), seed)
-        survey = self.survey(k, base.numel())
+        survey = self.survey(k)
         while survey is not None:
             survey.observe(context, base, taus)
             if not survey.finish_pass():
@@ -162,7 +163,7 @@ def method(
     least: int = 1,
     most: int | None = None,
     whole: bool = False,
-    survey: Callable[[Values, int, int], Survey] | None = None,
+    survey: SurveyFactory | None = None,
     aliases: Sequence[str] = (),
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register a function `(base, taus, *, parameters…) -> merged` as the method called `name`."""

@@ -1,27 +1,25 @@
-"""What some methods must know of the whole model before they can merge one tensor, gathered in streamed passes."""
+"""What some methods must know of a whole tensor or model before they can merge a piece of it, in streamed passes."""
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from supermerge.methods.context import Context
-
-_LOW_BITS = 16
-_LOW_BINS = 1 << _LOW_BITS
-_HIGH_BINS = 1 << (31 - _LOW_BITS)
-_MAGNITUDE = (1 << 31) - 1
+from supermerge.methods.context import BLOCK, Context
+from supermerge.methods.selection import Selection
 
 
 class Survey(ABC):
-    """Statistics of all tensors that one method merges.
+    """Statistics of one tensor, or of all tensors that one method merges.
 
     Every pass calls `observe` once for every piece of every tensor, from any thread and in any order, then
-    `finish_pass` once. The outcome may not depend on that order.
+    `finish_pass` once. The outcome may not depend on that order, nor on how tensors were cut.
     """
 
     @abstractmethod
@@ -33,68 +31,36 @@ class Survey(ABC):
         """End a pass; True asks for another one over the same tensors."""
 
 
-class Selection:
-    """The n-th largest magnitude of a stream of numbers, exactly, in two passes and bounded memory.
+class Totals:
+    """Sums of numbers that come in any order and from any thread, by key; correctly rounded, so order does not matter."""
 
-    The bits of a non-negative fp32 number are ordered like the number: the first pass counts by the upper bits, the
-    second, inside the bin that holds the wanted number, by the lower ones. Counting commutes, so pieces may come in
-    any order and from any thread. `value` is 0 where at least everything is wanted and infinite where nothing is.
-    """
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
-        self.value = float("inf")
-        self.done = wanted <= 0
-        self._bin: int | None = None
-        self._counts = torch.zeros(_HIGH_BINS, dtype=torch.int64)
+    def __init__(self) -> None:
+        self._terms: defaultdict[object, list[float]] = defaultdict(list)
         self._lock = threading.Lock()
 
-    def observe(self, values: Tensor) -> None:
-        """Count the magnitudes in a piece of the stream, of any shape."""
-        if self.done:
-            return
-        bits = values.to(torch.float32).contiguous().view(-1).view(torch.int32)
-        if self._bin is None:
-            counts = torch.bincount((bits >> _LOW_BITS) & (_HIGH_BINS - 1), minlength=_HIGH_BINS)
-        else:
-            # Below and above the bin count as its two neighbours, which are then left out.
-            inside = (bits & _MAGNITUDE) - ((self._bin << _LOW_BITS) - 1)
-            counts = torch.bincount(inside.clamp_(0, _LOW_BINS + 1), minlength=_LOW_BINS + 2)[1:-1]
+    def add(self, key: object, term: float) -> None:
+        """One more term."""
         with self._lock:
-            self._counts += counts.cpu()
+            self._terms[key].append(term)
 
-    def finish_pass(self) -> bool:
-        """End a pass; True asks for another one over the same stream."""
-        if self.done:
-            return False
-        from_above = self._counts.flip(0).cumsum(0)
-        if int(from_above[-1]) < self.wanted:
-            self.value, self.done = 0.0, True
-            return False
-        place = int(torch.searchsorted(from_above, self.wanted))
-        found = len(self._counts) - 1 - place
-        if self._bin is None:
-            self.wanted -= int(from_above[place - 1]) if place else 0
-            self._bin, self._counts = found, torch.zeros(_LOW_BINS, dtype=torch.int64)
-            return True
-        bits = torch.tensor((self._bin << _LOW_BITS) | found, dtype=torch.int32)
-        self.value, self.done = float(bits.view(torch.float32)), True
-        return False
+    def add_blocks(self, key: object, values: Tensor) -> None:
+        """The sum of `values`, a piece of a tensor, block by block."""
+        for block in values.reshape(-1).split(BLOCK):
+            self.add(key, float(block.sum(dtype=torch.float64)))
 
+    def of(self, key: object) -> float:
+        """The sum so far; 0 for a key without terms."""
+        return math.fsum(self._terms.get(key, ()))
 
-def nth_largest(values: Tensor, wanted: int) -> float:
-    """The `wanted`-th largest magnitude of `values`; infinite for 0, and 0 beyond their number."""
-    selection = Selection(wanted)
-    while True:
-        selection.observe(values)
-        if not selection.finish_pass():
-            return selection.value
+    def keys(self) -> list[object]:
+        """Every key with a term, sorted by its text."""
+        return sorted(self._terms, key=str)
 
 
 class MagnitudeSurvey(Survey):
-    """Per expert, the magnitude of its task vector that `wanted[i]` elements of the whole model reach."""
+    """Per expert, the magnitude that `wanted[i](number of elements)` elements of its task vector reach."""
 
-    def __init__(self, wanted: Sequence[int]) -> None:
+    def __init__(self, wanted: Sequence[Callable[[int], int]]) -> None:
         self._selections = [Selection(count) for count in wanted]
 
     @property
@@ -117,3 +83,29 @@ class MagnitudeSurvey(Survey):
         for selection in self._selections:
             selection.finish_pass()
         return not self.done
+
+
+class GramSurvey(Survey):
+    """Inner products of (θp, τ1 … τk), of one tensor or of the model, in one pass."""
+
+    def __init__(self, k: int) -> None:
+        self._size = k + 1
+        self._totals = Totals()
+
+    def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
+        """Add the products of one piece, block by block in fp64."""
+        rows = torch.cat([base.reshape(1, -1), taus.reshape(len(taus), -1)])
+        for block in rows.split(BLOCK, dim=1):
+            wide = block.double()
+            for place, product in enumerate((wide @ wide.T).flatten().tolist()):
+                self._totals.add(place, product)
+
+    def finish_pass(self) -> bool:
+        """One pass is enough."""
+        return False
+
+    @property
+    def gram(self) -> Tensor:
+        """[k + 1, k + 1] in fp64, the base first."""
+        products = [self._totals.of(place) for place in range(self._size**2)]
+        return torch.tensor(products, dtype=torch.float64).view(self._size, self._size)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,14 +13,14 @@ from torch import Tensor
 from supermerge.methods.context import Context
 from supermerge.methods.parameters import Fractions, Number, Weights, per_expert
 from supermerge.methods.registry import Scope, method
-from supermerge.methods.survey import MagnitudeSurvey, nth_largest
+from supermerge.methods.survey import MagnitudeSurvey
 from supermerge.methods.transforms import agree_mean, agree_sum, elect, keep_large, summed
 
 
 class TiesSurvey(MagnitudeSurvey):
     """Per expert the magnitude to reach, then the sign that most coordinates of the trimmed sum have."""
 
-    def __init__(self, wanted: Sequence[int], weights: Sequence[float], vote: bool) -> None:
+    def __init__(self, wanted: Sequence[Callable[[int], int]], weights: Sequence[float], vote: bool) -> None:
         super().__init__(wanted)
         self.votes = 0
         self._weights, self._vote, self._voting = weights, vote, False
@@ -52,10 +53,15 @@ def _votes(taus: Tensor) -> int:
     return int(torch.sign(summed(taus)).sum(dtype=torch.float64))
 
 
-def _survey(values: Mapping[str, Any], k: int, numel: int) -> TiesSurvey:
-    # The authors' code keeps one element more than int(density · numel).
-    kept = [0 if density == 0 else int(density * numel) + 1 for density in per_expert(values["density"], k)]
-    return TiesSurvey(kept, values["weights"] or (1.0,) * k, values["zero_sign"] == "majority")
+def _survey(values: Mapping[str, Any], k: int) -> TiesSurvey:
+    # Over the model the authors' code keeps one element more than int(density · numel).
+    extra = 1 if values["trim"] == "model" else 0
+    wanted = [partial(_kept, share, extra) for share in per_expert(values["density"], k)]
+    return TiesSurvey(wanted, values["weights"] or (1.0,) * k, values["zero_sign"] == "majority")
+
+
+def _kept(density: float, extra: int, total: int) -> int:
+    return min(total, int(density * total) + extra) if density else 0
 
 
 def _scope(values: Mapping[str, Any]) -> Scope:
@@ -73,7 +79,7 @@ def ties(
     base: Tensor,
     taus: Tensor,
     *,
-    survey: TiesSurvey | None,
+    survey: TiesSurvey,
     weights: Weights = None,
     density: Fractions = 0.2,
     scale: Number = 1.0,
@@ -92,12 +98,6 @@ def ties(
     of most coordinates (− for a draw), which with `trim: model` costs one more reading of every checkpoint.
     """
     w = list(weights or (1.0,) * len(taus))
-    if survey is None:
-        kept = [int(share * base.numel()) for share in per_expert(density, len(taus))]
-        thresholds = [nth_largest(tau, count) for tau, count in zip(taus, kept, strict=True)]
-    else:
-        thresholds = survey.thresholds
-    large = trimmed(taus, thresholds, w)
-    votes = 1 if zero_sign == "positive" else _votes(large) if survey is None else survey.votes
-    sign = elect(large, tie=1 if votes > 0 else -1)
+    large = trimmed(taus, survey.thresholds, w)
+    sign = elect(large, tie=1 if zero_sign == "positive" or survey.votes > 0 else -1)
     return base + scale * (agree_mean(large, sign, w) if merge == "mean" else agree_sum(large, sign))

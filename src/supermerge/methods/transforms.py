@@ -103,3 +103,8 @@ def _nonzero(weight: Tensor, weights: Sequence[float]) -> Tensor:
     if min(weights) > 0:
         return weight.clamp(min=min(weights))
     return torch.where(weight.abs() < 1e-8, torch.ones_like(weight), weight)
+
+
+def combination(base: Tensor, taus: Tensor, c0: float, coefficients: Sequence[float]) -> Tensor:
+    """c0 θp + Σᵢ cᵢ τᵢ."""
+    return weighted_sum(base if c0 == 1 else base * c0, taus, coefficients)

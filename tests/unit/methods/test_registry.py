@@ -57,7 +57,7 @@ def test_defaults_are_filled_in_and_weights_are_a_parameter():
 def test_the_scope_of_ties_follows_its_trim():
     assert get("ties").bind().scope == "model"
     assert get("ties").bind({"trim": "tensor"}).scope == "tensor"
-    assert get("ties").bind({"trim": "tensor"}).survey(2, 10) is None
+    assert get("ties").bind({"trim": "tensor"}).chunked
 
 
 def test_contradictions_surface_in_the_rehearsal():
