@@ -17,17 +17,11 @@ from supermerge.tasks.save import HEADS
 from supermerge.tasks.task_models import HeadSource, build_task_models
 
 
-def load(
-    directory: str | os.PathLike[str],
-    task: str | None = None,
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-) -> nn.Module:
+def load(directory: str | os.PathLike[str], task: str | None = None) -> nn.Module:
     """The merged model in `directory`, in eval mode; with `task`, a model that has that task's head.
 
     `model(**inputs).logits` are the task's logits. Without `task` it is the backbone (or the generative model).
-    `dtype` is by default the one it is stored in. Raises CheckpointError where a file is missing or corrupt, and
+    It has the dtype that it is stored in, and lies on the CPU. Raises CheckpointError where a file is missing or corrupt, and
     UsageError where there is no such task.
     """
     root = Path(directory)
@@ -42,7 +36,7 @@ def load(
             )
         stored: torch.dtype = getattr(torch, str(merged.config.get("dtype", "float32")))
         wanted = {} if task is None else {task: _saved_head(root, task, files)}
-        host, heads = build_task_models(merged, wanted, kind=kind, dtype=dtype or stored, device=device)
+        host, heads = build_task_models(merged, wanted, kind=kind, dtype=stored)
     return host.model if task is None else heads[task].module
 
 

@@ -32,7 +32,7 @@ class Workbench:
     """One model in memory, shared by all tasks.
 
     `base` and `experts` are the checkpoints as they are stored; heads come from the experts, or from where the task
-    says, relative to `base_dir`. `model` is the shared backbone: its state_dict's names are those that `bind` gives
+    says. `model` is the shared backbone: its state_dict's names are those that `bind` gives
     a checkpoint's tensors. Whatever is written into its parameters (`load`, or a learner) is what every task's
     `logits`, `supervised_loss` and evaluation see. `image_cache` bounds the bytes of processed images kept in memory.
 
@@ -45,7 +45,6 @@ class Workbench:
         experts: Mapping[str, Checkpoint],
         tasks: Mapping[str, TaskSpec],
         *,
-        base_dir: Path = Path(),
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         image_cache: int = 2**28,
@@ -53,7 +52,7 @@ class Workbench:
         self.specs = dict(tasks)
         self.device = torch.device(device)
         with ExitStack() as files:
-            sources = {name: _head_source(name, spec, experts, base_dir, files) for name, spec in self.specs.items()}
+            sources = {name: _head_source(name, spec, experts, files) for name, spec in self.specs.items()}
             self._host, self.heads = build_task_models(base, sources, dtype=dtype, device=self.device)
         self._directories = {
             name: [base.directory, experts[spec.expert].directory] for name, spec in self.specs.items()
@@ -165,20 +164,20 @@ class Workbench:
         return pad_id
 
 
-def _head_source(
-    name: str, spec: TaskSpec, experts: Mapping[str, Checkpoint], base_dir: Path, files: ExitStack
-) -> HeadSource:
+def _head_source(name: str, spec: TaskSpec, experts: Mapping[str, Checkpoint], files: ExitStack) -> HeadSource:
     expert = experts.get(spec.expert)
     if expert is None:
         raise RecipeError(f"tasks.{name}: its expert {spec.expert!r} is not one of {', '.join(experts)}.")
     config: Mapping[str, Any] = expert.config
     sources: tuple[TensorSource, ...] = (expert,)
     if spec.embeddings is not None:
-        sources = (files.enter_context(Checkpoint.open(base_dir / spec.embeddings)),)
+        sources = (files.enter_context(Checkpoint.open(spec.embeddings)),)
     elif spec.head != "expert":
-        head = files.enter_context(Checkpoint.open(base_dir / spec.head))
+        head = files.enter_context(Checkpoint.open(spec.head))
         sources = (head, expert)
-        config = head.config or expert.config
+        # The config beside a single file may be another model's.
+        if head.config and not Path(spec.head).is_file():
+            config = head.config
     return HeadSource(
         label=f"the head of task {name!r} ({sources[0].label})",
         type=spec.type,

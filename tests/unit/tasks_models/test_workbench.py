@@ -38,7 +38,7 @@ def bench(case: Any, add_tokenizer: Callable[[Path], None], add_processor: Calla
     add_processor(case.base_dir)
 
     def make(**fields: Any) -> Workbench:
-        return Workbench(case.base, {"one": case.expert}, {"task": spec(case, **fields)}, base_dir=case.base_dir)
+        return Workbench(case.base, {"one": case.expert}, {"task": spec(case, **fields)})
 
     return make
 
@@ -274,7 +274,7 @@ class TestHeadPath:
         save_file(tensors, case.base_dir / "head/model.safetensors")
         config = {**case.expert.config, "id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
         tf.BertConfig.from_dict(config).save_pretrained(case.base_dir / "head")
-        head = bench(head="head").heads["task"]
+        head = bench(head=str(case.base_dir / "head")).heads["task"]
         assert torch.equal(head.own["classifier.weight"], tensors["classifier.weight"])
         assert head.labels == ("no", "yes")
         pooler = load_file(case.expert_dir / "model.safetensors")["bert.pooler.dense.weight"]
@@ -283,7 +283,7 @@ class TestHeadPath:
     @pytest.mark.parametrize("case", ["bert"], indirect=True)
     def test_missing_head(self, bench: Any) -> None:
         with pytest.raises(CheckpointError, match="no such file or directory"):
-            bench(head="nowhere")
+            bench(head=str(Path("no") / "where" / "at-all"))
 
 
 def _manual_pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
@@ -299,7 +299,7 @@ def _manual_pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torc
 def test_pooled_head(case: Any, bench: Any, pooling: str) -> None:
     weight, bias = torch.randn(4, 16), torch.randn(4)
     save_file({"classifier.weight": weight, "classifier.bias": bias}, case.base_dir / "linear.safetensors")
-    ours = bench(pooling=pooling, head="linear.safetensors", labels=["a", "b", "c", "d"])
+    ours = bench(pooling=pooling, head=str(case.base_dir / "linear.safetensors"), labels=["a", "b", "c", "d"])
     batch = ours.collate("task", [ROWS[0], Row("t:2", texts=("d",), label="d")])
     reference = tf.AutoModel.from_pretrained(case.base_dir)
     encoder = reference.get_encoder() if case.expert_class is tf.T5ForSequenceClassification else reference
@@ -317,7 +317,7 @@ def test_pooled_head(case: Any, bench: Any, pooling: str) -> None:
 def test_pooled_image_head_without_bias(case: Any, bench: Any, tmp_path: Path, pooling: str) -> None:
     weight = torch.randn(2, 16)
     save_file({"classifier.weight": weight}, case.base_dir / "linear.safetensors")
-    ours = bench(pooling=pooling, head="linear.safetensors", labels=["a", "b"])
+    ours = bench(pooling=pooling, head=str(case.base_dir / "linear.safetensors"), labels=["a", "b"])
     batch = ours.collate("task", _pictures(tmp_path))
     with torch.no_grad():
         hidden = tf.ViTModel.from_pretrained(case.base_dir)(batch["pixel_values"]).last_hidden_state
@@ -331,21 +331,25 @@ class TestPooledRefusals:
         save_file({"score.weight": torch.ones(2, 16)}, case.base_dir / "linear.safetensors")
         save_file({"encoder.weight": torch.ones(2)}, case.expert_dir / "model.safetensors")
         with Checkpoint.open(case.expert_dir) as expert:
-            task = spec(case, pooling="mean", head="linear.safetensors")
+            task = spec(case, pooling="mean", head=str(case.base_dir / "linear.safetensors"))
             with pytest.raises(CheckpointError, match=r"has no classifier.weight, which a head with pooling: mean"):
-                Workbench(case.base, {"one": expert}, {"task": task}, base_dir=case.base_dir)
+                Workbench(case.base, {"one": expert}, {"task": task})
 
     def test_bias_of_another_size(self, case: Any, bench: Any) -> None:
         tensors = {"classifier.weight": torch.ones(3, 16), "classifier.bias": torch.ones(2)}
         save_file(tensors, case.base_dir / "linear.safetensors")
         with pytest.raises(CheckpointError, match=r"classifier.bias has shape \[2\], expected \[3\]"):
-            bench(pooling="mean", head="linear.safetensors")
+            bench(pooling="mean", head=str(case.base_dir / "linear.safetensors"))
 
 
 class TestZeroShot:
     def _head(self, case: Any, **tensors: torch.Tensor) -> dict[str, Any]:
         save_file(tensors, case.base_dir / "classes.safetensors")
-        return {"head": "zero-shot", "embeddings": "classes.safetensors", "labels": ["cat", "dog", "cow", "pig"]}
+        return {
+            "head": "zero-shot",
+            "embeddings": str(case.base_dir / "classes.safetensors"),
+            "labels": ["cat", "dog", "cow", "pig"],
+        }
 
     @pytest.mark.parametrize("case", ["clip"], indirect=True)
     def test_logits_are_those_of_clip(self, case: Any, bench: Any, tmp_path: Path) -> None:
@@ -390,9 +394,11 @@ class TestZeroShot:
         add_processor(tmp_path / "projecting")
         embeddings = torch.randn(4, 12)
         save_file({"text_embeds": embeddings, "logit_scale": torch.tensor(0.0)}, tmp_path / "classes.safetensors")
-        task = spec(case, head="zero-shot", embeddings="classes.safetensors", labels=["a", "b", "c", "d"])
+        task = spec(
+            case, head="zero-shot", embeddings=str(tmp_path / "classes.safetensors"), labels=["a", "b", "c", "d"]
+        )
         with Checkpoint.open(tmp_path / "projecting") as base:
-            ours = Workbench(base, {"one": base}, {"task": task}, base_dir=tmp_path)
+            ours = Workbench(base, {"one": base}, {"task": task})
         batch = ours.collate("task", _pictures(tmp_path))
         with torch.no_grad():
             image = model(batch["pixel_values"]).image_embeds
@@ -400,4 +406,4 @@ class TestZeroShot:
             torch.testing.assert_close(ours.logits("task", batch), expected, rtol=0, atol=1e-6)
         save_file({"text_embeds": embeddings}, tmp_path / "classes.safetensors")
         with Checkpoint.open(tmp_path / "projecting") as base, pytest.raises(CheckpointError, match="logit_scale"):
-            Workbench(base, {"one": base}, {"task": task}, base_dir=tmp_path)
+            Workbench(base, {"one": base}, {"task": task})
