@@ -17,9 +17,9 @@ FLOORS = (
     {"errors", "events", "sizes", "resources"},
     {"checkpoint", "methods", "tasks", "report", "yaml_file"},
     {"recipe", "recipe_errors", "recipe_overrides", "recipe_paths", "lock", "assemble", "statistics", "mergekit"},
-    {"learn", "dynamic", "plan", "plan_memory", "resolve", "inspection", "verify"},
+    {"learn", "dynamic", "plan", "plan_memory", "plan_rehearsal", "resolve", "inspection", "verify"},
     {"run"},
-    {"cli", "demo"},
+    {"cli", "demo", "__main__"},
 )
 # The public API points at every floor, lazily.
 OUTSIDE = {"__init__"}

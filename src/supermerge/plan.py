@@ -20,8 +20,9 @@ from supermerge.plan_memory import (
     experts_bytes,
     learning_bytes,
     merging_bytes,
-    survey_passes,
+    model_bytes,
 )
+from supermerge.plan_rehearsal import survey_passes
 from supermerge.recipe import Recipe
 from supermerge.report.numbers import size
 from supermerge.resolve import Opened, chosen_methods, learn_settings, opened
@@ -154,27 +155,24 @@ def _phases(
     residency: Literal["disk", "memory"] | None,
     output_bytes: int,
 ) -> tuple[PlannedPhase, ...]:
-    k, held = len(match.experts), resident_bytes()
-    base = sum(info.nbytes for info in match.base.tensors.values())
-    experts = experts_bytes(match)
+    base, experts = sum(info.nbytes for info in match.base.tensors.values()), experts_bytes(match)
+    scored = [name for name, task in recipe.tasks.items() if task.test is not None]
+    # With tasks, one model stays in memory from the beginning to the end.
+    held = resident_bytes() + (MODEL_CLASS_BYTES + model_bytes(match) if recipe.tasks else 0)
+    merging = held + merging_bytes(match, choice)
     phases: list[PlannedPhase] = []
     if settings is not None:
-        held += MODEL_CLASS_BYTES
         reads = base + experts * (1 if residency == "memory" else 1 + settings.steps)
         learning = held + learning_bytes(match, resident=residency == "memory")
         phases.append(PlannedPhase("learn", f"up to {settings.steps} steps", reads, learning, 0))
-    passes = survey_passes(choice.default, k)
-    if passes:
+    elif choice.default.scope == "model":
+        passes = survey_passes(choice.default, len(match.experts))
         what = "once over all tensors" if passes == 1 else f"{passes} times over all tensors"
-        phases.append(PlannedPhase("survey", what, passes * (base + experts), held + merging_bytes(match, choice), 0))
-    merging = held + merging_bytes(match, choice)
+        phases.append(PlannedPhase("survey", what, passes * (base + experts), merging, 0))
     phases.append(PlannedPhase("merge", f"{len(match.merged)} tensors", base + experts, merging, output_bytes))
-    scored = [name for name, task in recipe.tasks.items() if task.test is not None]
     if scored:
-        model = sum(info.numel * 4 for info in match.base.tensors.values())
-        held = max(held, resident_bytes() + MODEL_CLASS_BYTES)
         what = f"base, experts and the merged model on {len(scored)} tasks"
-        phases.append(PlannedPhase("evaluate", what, base + experts + output_bytes, held + model, 0))
+        phases.append(PlannedPhase("evaluate", what, base + experts + output_bytes, held, 0))
     phases.append(PlannedPhase("report", "page, charts, model card", 0, held + REPORT_BYTES, _SIDE_BYTES))
     return tuple(phases)
 

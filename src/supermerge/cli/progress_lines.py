@@ -41,7 +41,7 @@ class TextLines:
         fields = event.fields
         match event.kind:
             case "phase_started":
-                self._learning = LearningProgress()
+                self._learning, self._last_at = LearningProgress(), event.at
             case "phase_ended":
                 return f"{fields['phase']}: {seconds(fields['seconds'])}"
             case "progress" if self._is_due(event):

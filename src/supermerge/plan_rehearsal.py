@@ -1,0 +1,82 @@
+"""What a method does with memory and passes, found by watching it merge one small tensor."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from supermerge.methods import Bound, Context, Survey
+
+_SIDE = 128
+
+
+class _Watch(TorchDispatchMode):
+    """The most bytes that tensors made inside the block held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.peak = 0
+        self._alive: set[weakref.ref[torch.UntypedStorage]] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves(args) if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in given:
+                self._add(leaf.untyped_storage())
+        return made
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
+
+        def forget(reference: weakref.ref[torch.UntypedStorage]) -> None:
+            self._alive.discard(reference)
+            self.held -= size
+
+        self._alive.add(weakref.ref(storage, forget))
+        self.held += size
+        self.peak = max(self.peak, self.held)
+
+
+def survey_passes(bound: Bound, k: int) -> int:
+    """How often the method reads everything before it merges."""
+    base, taus, context = _small(k)
+    return _surveyed(bound, base, taus, context)[1]
+
+
+def bytes_per_element(bound: Bound, k: int) -> float:
+    """Bytes that the method itself holds, at most, for every element that it merges at once."""
+    base, taus, context = _small(k)
+    survey, _ = _surveyed(bound, base, taus, context)
+    with _Watch() as watch:
+        merged = bound(base, taus, context, survey)
+    return watch.peak / merged.numel()
+
+
+def _small(k: int) -> tuple[Tensor, Tensor, Context]:
+    draw = torch.Generator().manual_seed(0)
+    base, taus = torch.randn(_SIDE, _SIDE, generator=draw), torch.randn(k, _SIDE, _SIDE, generator=draw)
+    return base, taus, Context("weight", (_SIDE, _SIDE), tuple(str(i) for i in range(k)))
+
+
+def _surveyed(bound: Bound, base: Tensor, taus: Tensor, context: Context) -> tuple[Survey | None, int]:
+    """The method's survey of one tensor, if it needs one, and how many passes it took."""
+    survey, passes = bound.survey(len(taus)), 0
+    while survey is not None:
+        passes += 1
+        survey.observe(context, base, taus)
+        if not survey.finish_pass():
+            break
+    return survey, passes
