@@ -28,6 +28,11 @@ class Choice:
         for bound in (self.default, *(bound for _, bound in self.rules)):
             bound.rehearse(k)
 
+    def require_functions(self) -> None:
+        """Refuse a learned method that has not learned yet."""
+        for bound in (self.default, *(bound for _, bound in self.rules)):
+            bound.require_function()
+
 
 def chosen(
     method: str | Bound, params: Mapping[str, Any] | None, weights: Sequence[float] | None, rules: Rules

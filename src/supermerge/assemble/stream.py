@@ -56,6 +56,7 @@ class _Pass:
 
     def __init__(self, match: Match, choice: Choice, seed: int, threads: int | None) -> None:
         choice.rehearse(len(match.experts))
+        choice.require_functions()
         self.match, self.choice, self.seed = match, choice, seed
         self.threads = threads or default_threads()
         self.experts = tuple(match.experts)

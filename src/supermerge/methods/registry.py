@@ -101,16 +101,20 @@ class Bound:
 
     def __call__(self, base: Tensor, taus: Tensor, context: Context, survey: Survey | None = None) -> Tensor:
         """base `[*shape]`, taus `[k, *shape]` → merged `[*shape]`."""
+        function = self.require_function()
+        extra: dict[str, Any] = {
+            name: context if issubclass(kind, Context) else survey for name, kind in injected_of(function).items()
+        }
+        return function(base, taus, **self.values, **extra)
+
+    def require_function(self) -> Callable[..., Tensor]:
+        """The method's function; a learned method has none before it has learned, which is a RecipeError."""
         if self.method.function is None:
             raise RecipeError(
                 f"method {self.method.name} learns its coefficients from data and cannot merge without it.",
                 hint="Give the recipe tasks and use `supermerge run`, or call supermerge.learn.",
             )
-        extra: dict[str, Any] = {
-            name: context if issubclass(kind, Context) else survey
-            for name, kind in injected_of(self.method.function).items()
-        }
-        return self.method.function(base, taus, **self.values, **extra)
+        return self.method.function
 
     def merge(self, base: Tensor, taus: Tensor, *, name: str = "weight", seed: int = 0) -> Tensor:
         """Merge one tensor as if it were the whole model, survey included."""

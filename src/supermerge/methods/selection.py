@@ -16,10 +16,10 @@ _MAGNITUDE = (1 << 31) - 1
 class Selection:
     """The n-th largest number of a stream, or the n-th largest magnitude, in two passes.
 
-    n is `wanted(how many numbers there were)`. fp32 numbers are seen as integers in the same order; the first pass counts
-    them by their upper 16 bits, the second, inside the bin that holds the one wanted, by the lower ones. Counting
-    commutes, so pieces may come in any order and from any thread. `value` is infinite for n = 0 and, where n exceeds how
-    many there were, 0 for magnitudes and minus infinity else.
+    n is `wanted(how many numbers there were)`. fp32 numbers are seen as integers in the same order; the first pass
+    counts them by their upper 16 bits, the second, inside the bin that holds the one wanted, by the lower ones.
+    Counting commutes, so pieces may come in any order and from any thread. `value` is infinite for n = 0 and, where n
+    exceeds how many there were, 0 for magnitudes and minus infinity else.
     """
 
     def __init__(self, wanted: Callable[[int], int], *, signed: bool = False) -> None:

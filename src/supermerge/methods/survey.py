@@ -32,7 +32,7 @@ class Survey(ABC):
 
 
 class Totals:
-    """Sums of numbers that come in any order and from any thread, by key; correctly rounded, so order does not matter."""
+    """Sums, by key, of numbers that come in any order and from any thread: rounded once, so order does not matter."""
 
     def __init__(self) -> None:
         self._terms: defaultdict[object, list[float]] = defaultdict(list)
