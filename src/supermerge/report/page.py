@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -17,6 +18,7 @@ from supermerge.report.summary import best_merged, expert_names, score_rows, tit
 
 if TYPE_CHECKING:
     import jinja2
+    import markupsafe
 
 
 def page(results: Results, charts: Mapping[str, Chart], provenance: Provenance | None) -> str:
@@ -64,8 +66,15 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    env.filters.update(score=numbers.score, seconds=numbers.seconds, size=numbers.size)
+    env.filters.update(score=numbers.score, seconds=numbers.seconds, size=numbers.size, breakable=_breakable)
     return env
+
+
+def _breakable(name: str) -> markupsafe.Markup:
+    """A name that may be broken after an underscore, a slash or a dot."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"(?<=[_/.])", "<wbr>", str(escape(name))))
 
 
 @cache

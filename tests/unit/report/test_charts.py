@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -8,9 +9,11 @@ from typing import Any
 import altair as alt
 import pytest
 import vl_convert
+from PIL import Image
 
 from supermerge.report import Results, charts
 from supermerge.report.charts.chart import Chart, columns
+from supermerge.report.palette import COLOURS
 
 ALL = ["means", "scores", "coefficients", "coefficients-by-tensor", "learning", "norms", "cosines", "cost"]
 
@@ -112,8 +115,12 @@ def test_every_interval_is_drawn(results: Results, built: dict[str, Chart]) -> N
     assert (merged["value"], merged["low"], merged["high"]) == (score.value, score.low, score.high)
 
 
-def test_a_chart_becomes_a_picture(built: dict[str, Chart]) -> None:
-    assert built["means"].png(scale=1).startswith(b"\x89PNG")
+def test_a_chart_becomes_a_picture_that_is_not_see_through(built: dict[str, Chart]) -> None:
+    picture = Image.open(io.BytesIO(built["means"].png(scale=1))).convert("RGBA")
+    assert picture.getpixel((0, 0)) == (*bytes.fromhex(COLOURS["paper"]["light"][1:]), 255)
+    assert picture.getextrema()[3] == (255, 255)
+    accent = tuple(bytes.fromhex(COLOURS["accent"]["light"][1:]))
+    assert sum(count for count, pixel in picture.convert("RGB").getcolors(1 << 16) or [] if pixel == accent) > 100
 
 
 @pytest.mark.parametrize(

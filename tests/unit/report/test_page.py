@@ -59,7 +59,7 @@ def test_the_summary_says_what_was_merged_and_how_good_it_is(
     text = draw(results, provenance).text
     assert "4 experts merged by SuperMerge" in text
     assert "Better than the base on every task" in text
-    assert "Merged model 0.834 Experts, each on its task 0.857 Base 0.649 Of the experts’ score 97.0 %" in text
+    assert "Merged model 0.834 Experts 0.857 Base 0.649 Of the experts’ score 97.0 %" in text
     assert "Recommended: SuperMerge." in text
     assert "412 coefficients, one per expert and tensor, link tanh, in 60 steps, from 128 validation examples" in text
 

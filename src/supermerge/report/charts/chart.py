@@ -61,11 +61,14 @@ class Chart:
     data: Mapping[str, Rows]
 
     def png(self, *, scale: float = 2) -> bytes:
-        """The widest drawing as a picture, in the light colours."""
+        """The widest drawing as a picture in the light colours, on their ground: it must read on a dark page too."""
         import vl_convert
 
         spec = json.loads(resolved(json.dumps(self.specs[max(self.specs)]), "light"))
-        return vl_convert.vegalite_to_png({**spec, "datasets": dict(self.data)}, scale=scale, allowed_base_urls=[])
+        ground = {"background": resolved(colour("paper"), "light"), "padding": 10}
+        return vl_convert.vegalite_to_png(
+            {**spec, **ground, "datasets": dict(self.data)}, scale=scale, allowed_base_urls=[]
+        )
 
 
 def finish(chart: alt.TopLevelMixin, description: str, *, ramp_length: int = 0) -> dict[str, Any]:

@@ -58,5 +58,7 @@ def _bars(
         tooltip=tooltip({"phase:N": "Phase", "time:N": "Time", "memory:N": "Peak memory"})
     )
     values = chart.mark_text(align="left", dx=6).encode(text=f"{text}:N")
-    heading = alt.TitleParams(title, anchor="start", fontSize=11, fontWeight="normal", color=colour("muted"), offset=6)
+    heading = alt.TitleParams(
+        title, anchor="start", frame="group", fontSize=11, fontWeight="normal", color=colour("muted"), offset=6
+    )
     return alt.layer(bars, values, width=width, height=24 * num_phases, title=heading)
