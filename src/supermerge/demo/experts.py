@@ -81,7 +81,10 @@ def _start(job: Job) -> tuple[Connection, BaseProcess]:
 
 def _work(job: Job, sender: Connection) -> None:
     import torch
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on ctrl-C the parent, which also got it, ends us
     torch.set_num_threads(1)
     staging = job.directory.with_name(f".{job.directory.name}.partial")

@@ -11,7 +11,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging
 
 from supermerge.demo.sources.corpus import Example
 from supermerge.tasks.pooled import pool
@@ -25,12 +24,14 @@ class Training:
     """How an expert is trained.
 
     `lr` is the peak rate of the backbone, reached after the share `warm_up` of the steps and then lowered linearly to
-    zero; the head moves `head_lr_factor` times as fast. `max_length` is in tokens.
+    zero; the head starts as the probe of `probe_examples` and moves `head_lr_factor` times as fast. `max_length` is in
+    tokens.
     """
 
-    lr: float = 3e-4
+    lr: float = 5e-4
     head_lr_factor: float = 10.0
-    epochs: int = 2
+    probe_examples: int = 1000
+    epochs: int = 1
     batch_size: int = 16
     warm_up: float = 0.1
     weight_decay: float = 0.01
@@ -62,7 +63,6 @@ def train_expert(
     of the backbone, stay as they are: a few thousand short texts say little about 30,000 words. No dropout, one
     thread's fixed order: the same seed gives the same expert. `progress` gets the number of steps done.
     """
-    logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(base)
     names = dict(enumerate(labels))
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -75,7 +75,7 @@ def train_expert(
     epochs = [_epoch(encoded, training, random.Random(training.seed + number)) for number in range(training.epochs)]
     steps = [batch for epoch in epochs for batch in epoch]
     head = cast(nn.Linear, model.classifier)
-    fit_probe(head, *_features(model, epochs[0]))
+    fit_probe(head, *_features(model, steps[: -(-training.probe_examples // training.batch_size)]))
     optimiser, schedule = _optimiser(model, head, training, len(steps))
     for done, batch in enumerate(steps):
         loss = nn.functional.cross_entropy(head(_pooled(model, batch)), _labels(batch))

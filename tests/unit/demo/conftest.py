@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from supermerge.demo.packages import Package
 
@@ -28,3 +30,16 @@ def make_wheel(tmp_path: Path) -> Callable[..., tuple[Path, Package]]:
         return file, Package(name, version, file.name, megabytes=0.1, sha256=digest)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pretrained backbone with its tokenizer: eight words, one layer."""
+    directory = tmp_path_factory.mktemp("base")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "on", "ice", "snow", "frost", "sun", "sand", "fire"]
+    (directory / "vocab.txt").write_text("\n".join(words))
+    BertTokenizer(str(directory / "vocab.txt")).save_pretrained(directory)
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=16, **size)).save_pretrained(directory)
+    return directory

