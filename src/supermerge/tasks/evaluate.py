@@ -13,6 +13,7 @@ from supermerge.events import emit
 from supermerge.tasks.encode import Example
 from supermerge.tasks.encode_generation import CausalEncoder, Seq2SeqEncoder
 from supermerge.tasks.metrics import Metric, metric
+from supermerge.tasks.processors import generation_config_of
 from supermerge.tasks.rows import Row
 from supermerge.tasks.score import Score
 from supermerge.tasks.workbench import Workbench
@@ -81,7 +82,12 @@ def generate(bench: Workbench, task: str, examples: Sequence[Example]) -> list[s
     prompts = {name: tensor.to(bench.device) for name, tensor in encoder.prompts([e.row for e in examples]).items()}
     longest = max(len(tokenizer(example.row.target or "")["input_ids"]) for example in examples)
     said = module.generate(
-        **prompts, max_new_tokens=longest + 1, do_sample=False, num_beams=1, pad_token_id=bench.pad_id(task)
+        **prompts,
+        generation_config=generation_config_of(bench.directories(task)),
+        max_new_tokens=longest + 1,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=bench.pad_id(task),
     )
     if isinstance(encoder, CausalEncoder):
         said = said[:, prompts["input_ids"].shape[1] :]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ import transformers
 from torch import nn
 
 from supermerge.checkpoint import Checkpoint
+from supermerge.checkpoint.locate import read_json
 from supermerge.errors import CheckpointError, UsageError
 from supermerge.tasks.save import HEADS
 from supermerge.tasks.task_models import HeadSource, build_task_models
@@ -21,20 +21,20 @@ def load(directory: str | os.PathLike[str], task: str | None = None) -> nn.Modul
     """The merged model in `directory`, in eval mode; with `task`, a model that has that task's head.
 
     `model(**inputs).logits` are the task's logits. Without `task` it is the backbone (or the generative model).
-    It has the dtype that it is stored in, and lies on the CPU. Raises CheckpointError where a file is missing or corrupt, and
-    UsageError where there is no such task.
+    It has the dtype that it is stored in, and lies on the CPU. Raises CheckpointError where a file is missing or
+    corrupt, and UsageError where there is no such task.
     """
     root = Path(directory)
     with ExitStack() as files:
         merged = files.enter_context(Checkpoint.open(root))
         names = merged.config.get("architectures") or [None]
         kind = getattr(transformers, str(names[0]), None)
-        if kind is None:
+        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
             raise CheckpointError(
                 f"{root}: config.json names the architecture {names[0]!r}, which transformers does not have.",
                 hint="Give the output directory of `supermerge run`.",
             )
-        stored: torch.dtype = getattr(torch, str(merged.config.get("dtype", "float32")))
+        stored = next((info.dtype for info in merged.tensors.values() if info.is_floating), torch.float32)
         wanted = {} if task is None else {task: _saved_head(root, task, files)}
         host, heads = build_task_models(merged, wanted, kind=kind, dtype=stored)
     return host.model if task is None else heads[task].module
@@ -52,5 +52,4 @@ def _saved_head(root: Path, task: str, files: ExitStack) -> HeadSource:
     if tensors.is_file():
         head = files.enter_context(Checkpoint.open(place))
         return HeadSource.from_saved(str(place), head.config, (head,))
-    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-    return HeadSource.from_saved(str(place), config, ())
+    return HeadSource.from_saved(str(place), read_json(place / "config.json"), ())

@@ -1,4 +1,4 @@
-"""The tokenizer or image processor that goes with a model, from the base's directory or else the expert's."""
+"""Tokenizer, image processor and generation config of a model: the base's, or else the expert's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from supermerge.checkpoint.locate import read_json
 from supermerge.errors import CheckpointError
 
 _TOKENIZER_FILES = (
@@ -16,6 +17,7 @@ _TOKENIZER_FILES = (
     "spiece.model",
     "tokenizer.model",
 )
+_GENERATION_TOKENS = ("bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -31,6 +33,20 @@ def image_processor_of(directories: Iterable[Path | None], label: str) -> Any:
     from transformers import AutoImageProcessor
 
     return _first(AutoImageProcessor, directories, _IMAGE_FILES, "image processor", label)
+
+
+def generation_config_of(directories: Iterable[Path | None]) -> Any:
+    """The tokens that begin and end a text, of the first directory that says; None where none does.
+
+    A generation_config.json also says how to sample, which greedy generation has no use for.
+    """
+    from transformers import GenerationConfig
+
+    for directory in directories:
+        if directory is not None and (directory / "generation_config.json").is_file():
+            known = read_json(directory / "generation_config.json")
+            return GenerationConfig(**{name: known[name] for name in _GENERATION_TOKENS if name in known})
+    return None
 
 
 def _first(auto: Any, directories: Iterable[Path | None], files: tuple[str, ...], what: str, label: str) -> Any:

@@ -54,7 +54,10 @@ class HeadSource:
         if self.type == "regression":
             name = _CLASSES["image-classification" if self.image else "text-classification"]
         if name is None:
-            raise RecipeError(f"{self.label}: tasks of type {self.type!r} have no transformers class.")
+            raise RecipeError(
+                f"{self.label}: there is no transformers class for tasks of type {self.type!r}.",
+                hint="Use `supermerge.learn`, which takes any module and any loss.",
+            )
         return getattr(transformers, name)
 
     def saved(self, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,10 @@ class Workbench:
         """Overwrite the shared weights with those of `source`, which has the base's file names."""
         self._host.load(source)
 
+    def directories(self, task: str) -> list[Path | None]:
+        """Where the files beside the weights are looked for: with the base, then with the task's expert."""
+        return self._directories[task]
+
     def encoder(self, task: str) -> Encoder:
         """What turns the rows of a task into batches; made when first asked for."""
         if task not in self._encoders:

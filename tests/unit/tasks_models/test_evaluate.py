@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,21 @@ def test_a_model_that_has_learned_the_answer_matches_exactly(case: Any, add_toke
     wrong = [Row("g:3", prompt="a", target="b c"), Row("g:4", prompt="c", target="e")]
     assert evaluate(bench, "task", right).value == 1.0
     assert evaluate(bench, "task", right + wrong).value == 0.5
+
+
+@pytest.mark.parametrize("case", ["llama-lm"], indirect=True)
+def test_generation_config_says_where_a_text_ends(case: Any, add_tokenizer: Callable[[Path], None]) -> None:
+    add_tokenizer(case.base_dir)
+    rows = _speak(["a b c d e f"] * 3)
+    plain = make(case, metric="exact_match")
+    said = generate(plain, "task", plain.encode("task", rows))
+    first = plain.tokenizer("task")(said[0])["input_ids"][0]
+    config = {"eos_token_id": [2, first], "do_sample": True, "temperature": 0.7}
+    (case.base_dir / "generation_config.json").write_text(json.dumps(config))
+    ours = make(case, metric="exact_match")
+    shorter = generate(ours, "task", ours.encode("task", rows))
+    assert len(said[0].split()) > 1
+    assert len(shorter[0].split()) == 1
 
 
 @pytest.mark.parametrize("case", ["bert"], indirect=True)

@@ -146,6 +146,10 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match="cannot build AutoModelForImageClassification"):
             build_task_models(case.base, {"task": head_of(case, type="image-classification")})
 
+    def test_task_type_without_a_class(self, case: Any) -> None:
+        with pytest.raises(RecipeError, match="no transformers class for tasks of type 'custom'"):
+            build_task_models(case.base, {"task": head_of(case, type="custom")})
+
     def test_unknown_model_type(self, case: Any) -> None:
         with pytest.raises(CheckpointError, match="model_type 'nonesuch'"):
             build_task_models(case.base, {"task": head_of(case, config={"model_type": "nonesuch"})})

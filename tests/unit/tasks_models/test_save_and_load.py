@@ -126,10 +126,11 @@ class TestOutput:
         with pytest.raises(CheckpointError, match="does not say which kind of head"):
             load(tmp_path / "merged", "news")
 
-    def test_unknown_architecture(self, case: Any, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["Nonesuch", "pipeline", "BertTokenizer"])
+    def test_unknown_architecture(self, case: Any, tmp_path: Path, name: str) -> None:
         write(case, tmp_path / "merged")
-        (tmp_path / "merged/config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["Nonesuch"]}))
-        with pytest.raises(CheckpointError, match="architecture 'Nonesuch'"):
+        (tmp_path / "merged/config.json").write_text(json.dumps({"model_type": "bert", "architectures": [name]}))
+        with pytest.raises(CheckpointError, match=f"architecture '{name}'"):
             load(tmp_path / "merged")
 
     def test_backbone_without_one_of_its_tensors(self, case: Any, tmp_path: Path) -> None:
@@ -168,3 +169,11 @@ def test_image_regression(case: Any, tmp_path: Path, add_processor: Callable[[Pa
         bench = Workbench(case.base, {"one": expert}, {"news": task})
     assert bench.encode("news", [Row("r:1", label=2.5)])[0].label == 2.5
     assert logits(bench.heads["news"].module, case.inputs).shape == (2, 1)
+
+
+@pytest.mark.parametrize("case", ["llama-lm"], indirect=True)
+def test_corrupt_config_of_a_head_without_tensors(case: Any, tmp_path: Path) -> None:
+    write(case, tmp_path / "merged")
+    (tmp_path / "merged/heads/news/config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        load(tmp_path / "merged", "news")
