@@ -111,8 +111,11 @@ def _measure(
 
     def loss(module: Any, task: str, data: Batch) -> Tensor:
         inputs, labels = data
-        hidden = module(**inputs).last_hidden_state
-        return nn.functional.cross_entropy(hidden.mean(1) @ head.T, labels)
+        output = module(**inputs)
+        # The pooled output, where there is one, involves every parameter.
+        pooled = output.get("pooler_output")
+        features = output.last_hidden_state.mean(1) if pooled is None else pooled
+        return nn.functional.cross_entropy(features @ head.T, labels)
 
     files = {name: str(Path(scratch) / f"{name}.safetensors") for name in tasks}
     run = _streaming if engine == "streaming" else _reference

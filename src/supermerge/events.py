@@ -20,10 +20,13 @@ class Event:
 
 Subscriber = Callable[[Event], None]
 _subscribers: list[Subscriber] = []
+_muted: list[bool] = []
 
 
 def emit(kind: str, **fields: Any) -> None:
     """Tell every subscriber, in the order they subscribed, that `kind` happened."""
+    if _muted and kind != "warning":
+        return
     event = Event(kind, time.time(), fields)
     for subscriber in tuple(_subscribers):
         subscriber(event)
@@ -37,6 +40,16 @@ def subscribed(subscriber: Subscriber) -> Iterator[None]:
         yield
     finally:
         _subscribers.remove(subscriber)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Let nobody hear of the `with` block, warnings excepted: for work that is a detail of a larger step."""
+    _muted.append(True)
+    try:
+        yield
+    finally:
+        _muted.pop()
 
 
 @contextmanager

@@ -156,7 +156,8 @@ CASES = [
 def test_bad_input(case: Case, tiny: Path, cli: Cli) -> None:
     case.spoil(tiny)
     existed = (tiny / "merged").exists()
-    done = cli(*(case.arguments or ("run", tiny / "recipe.yaml", "--quiet", "--set", "output.path=merged")), TERM="dumb")
+    usual = ("run", tiny / "recipe.yaml", "--quiet", "--set", "output.path=merged")
+    done = cli(*(case.arguments or usual), TERM="dumb")
     message = " ".join(done.stderr.split())
     assert done.returncode == case.code, message
     assert all(word in message for word in case.says), message

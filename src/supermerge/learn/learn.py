@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from supermerge.checkpoint import Checkpoint, Resident, TensorSource
 from supermerge.errors import UsageError
+from supermerge.events import emit
 from supermerge.learn.adam import Adam
 from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.engine import Engine, Loss
@@ -103,6 +104,7 @@ def learn(
             early_stopping=early_stopping,
             saving=saving,
         )
+        emit("learn_started", steps=steps, experts=len(sources), coefficients=len(coefficients))
         before = vectors.bytes_read
         loop.run(batches, steps)
         after = vectors.bytes_read

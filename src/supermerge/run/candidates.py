@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from supermerge.assemble import merge_into, output_infos
 from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, Match
-from supermerge.events import emit, phase
+from supermerge.events import emit, muted, phase
 from supermerge.methods import Bound, Method
 from supermerge.run.rows import TaskRows
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supermerge.tasks.workbench import Workbench
 
 # What λ is searched over where a method has a `scale`: the papers' own grids lie between these.
-SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5)
+SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
 
 
 def merged_in_memory(bound: Bound, match: Match, seed: int) -> Checkpoint:
@@ -54,9 +54,11 @@ class Tuner:
         """(mean validation score, −scale, bound) per scale: of equal scores, the smaller step from the base wins."""
         from supermerge.tasks.evaluate import evaluate
 
-        for scale in SCALES:
-            bound = method.bind({**params, "scale": scale})
-            self.bench.load(merged_in_memory(bound, self.match, self.seed))
-            scores = [evaluate(self.bench, task, self.rows[task].labelled) for task in judged]
+        for done, scale in enumerate(SCALES):
+            emit("progress", phase="tuning", done=done, total=len(SCALES), unit="scales")
+            with muted():
+                bound = method.bind({**params, "scale": scale})
+                self.bench.load(merged_in_memory(bound, self.match, self.seed))
+                scores = [evaluate(self.bench, task, self.rows[task].labelled) for task in judged]
             better = sum(score.value if score.higher_is_better else -score.value for score in scores) / len(scores)
             yield better, -scale, bound

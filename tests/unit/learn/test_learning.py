@@ -263,6 +263,10 @@ def test_coefficients_survive_saving(tmp_path: Path) -> None:
     learned = _learn(granularity="module", link="clamp")
     learned.coefficients.save(tmp_path / "c.safetensors")
     loaded = Coefficients.load(tmp_path / "c.safetensors")
-    assert (loaded.experts, loaded.link, loaded.groups) == (("expert0", "expert1"), "clamp", learned.coefficients.groups)
+    assert (loaded.experts, loaded.link, loaded.groups) == (
+        ("expert0", "expert1"),
+        "clamp",
+        learned.coefficients.groups,
+    )
     assert all(torch.equal(w, loaded.w[group]) for group, w in learned.coefficients.w.items())
     assert torch.equal(loaded.effective("left.bias"), learned.coefficients.effective("left.weight"))

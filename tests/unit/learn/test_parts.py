@@ -34,7 +34,7 @@ def test_a_start_gives_the_coefficient_asked_for(name: str, value: float) -> Non
 
 @pytest.mark.parametrize(("name", "value"), [("tanh", 1.0), ("clamp", 1.2), ("clamp", -0.1)])
 def test_a_start_out_of_reach_is_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match="^$|expected|domain"):
+    with pytest.raises(ValueError, match=r"^$|expected|domain"):
         link(name).start(value)
 
 

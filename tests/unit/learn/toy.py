@@ -37,7 +37,9 @@ def toy_experts(base: dict[str, Tensor], count: int = 2) -> dict[str, dict[str, 
     for i in range(count):
         generator = torch.Generator().manual_seed(i + 1)
         experts[f"expert{i}"] = {
-            name: tensor + 0.5 * torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
+            name: tensor + 0.5 * torch.randn(tensor.shape, generator=generator)
+            if tensor.is_floating_point()
+            else tensor
             for name, tensor in base.items()
         }
     return experts
