@@ -39,6 +39,21 @@ ROWS = {
     "dare_linear": Row(one_expert={"drop": 0, "scale": 1}),
     "dare_ties": Row(one_expert={"drop": 0}, identical={"drop": 0}),
 }
+ROWS |= {
+    "slerp": Row(k=(1, 2), one_expert={"t": 1}, identical={"t": 1}),
+    "nuslerp": Row(k=(2, 2), identical={}),
+    "karcher": Row(one_expert={}, identical={}),
+    "multislerp": Row(one_expert={}, identical={}),
+    "model_stock": Row(k=(2, 4), identical={}),
+    "nearswap": Row(k=(1, 1), one_expert={"t": 10}),
+    "passthrough": Row(k=(1, 1), one_expert={}),
+    "magmax": Row(one_expert={"scale": 1}, identical={"scale": 1}, permutes=False),  # the later of equal magnitudes
+    "emr": Row(one_expert={}, identical={}),
+    "consensus": Row(one_expert={"tasks": 1, "scale": 1}),
+    "ram": Row(one_expert={"epsilon": 0}, identical={"epsilon": 0}),
+    "ramplus": Row(one_expert={"epsilon": 0}, identical={"epsilon": 0}),
+    "arcee_fusion": Row(k=(1, 1)),
+}
 STATIC = sorted(ROWS)
 
 

@@ -131,6 +131,9 @@ class _Pass:
                 again = survey.finish_pass()
         for piece in kept or self.pieces(name, hashes):
             rows = self._shaped(name, piece)
+            if not rows.numel():
+                yield piece, rows[0].reshape(-1)
+                return
             yield piece, bound(rows[0], rows[1:], self.context(name, piece.start), survey).reshape(-1)
 
     def pieces(self, name: str, hashes: Hashes | None = None) -> Iterator[Piece]:
@@ -139,7 +142,7 @@ class _Pass:
     def _shaped(self, name: str, piece: Piece) -> Tensor:
         if self.bound(name).chunked:
             return piece.rows
-        return piece.rows.view(-1, *self.match.base.tensors[name].shape)
+        return piece.rows.view(len(piece.rows), *self.match.base.tensors[name].shape)
 
 
 def output_infos(match: Match, dtype: torch.dtype | None = None) -> list[TensorInfo]:
