@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
+from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -17,6 +18,9 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from supermerge.checkpoint import Checkpoint
+from supermerge.tasks.rows import Row
+from supermerge.tasks.spec import TaskSpec
+from supermerge.tasks.workbench import Workbench
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 VOCABULARY = 30
@@ -210,3 +214,38 @@ def add_processor() -> Callable[[Path], None]:
         tf.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(directory)
 
     return add
+
+
+@pytest.fixture(scope="session")
+def make_spec() -> Callable[..., TaskSpec]:
+    """The task of a case."""
+
+    def make(case: Any, **fields: Any) -> TaskSpec:
+        return TaskSpec(**{"type": case.type, "expert": "one", "test": "t.jsonl", "max_length": 6, **fields})
+
+    return make
+
+
+@pytest.fixture
+def bench(
+    case: Any, make_spec: Any, add_tokenizer: Callable[[Path], None], add_processor: Callable[[Path], None]
+) -> Any:
+    """Makes the workbench of one task, with the base's tokenizer and image processor."""
+    add_tokenizer(case.base_dir)
+    add_processor(case.base_dir)
+
+    def make(**fields: Any) -> Workbench:
+        return Workbench(case.base, {"one": case.expert}, {"task": make_spec(case, **fields)})
+
+    return make
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Row]:
+    """Two labelled images."""
+    rows = []
+    for i, colour in enumerate([(200, 30, 40), (10, 20, 220)]):
+        path = tmp_path / f"{i}.png"
+        Image.new("RGB", (20, 12), colour).save(path)
+        rows.append(Row(str(path), image=path, label=i))
+    return rows

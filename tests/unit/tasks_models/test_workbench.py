@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from supermerge.checkpoint import Checkpoint
 from supermerge.errors import CheckpointError, DataError, RecipeError
 from supermerge.tasks.metrics import IGNORED
 from supermerge.tasks.rows import Row
-from supermerge.tasks.spec import TaskSpec
 from supermerge.tasks.workbench import Workbench
 
 ROWS = [
@@ -26,21 +24,6 @@ ROWS = [
 ]
 PAIRS = [Row("p:1", texts=("a b c d e f", "d e"), label=0)]
 SPEAK = [Row("g:1", prompt="a b c", target="d e"), Row("g:2", prompt="a", target="b c d")]
-
-
-def spec(case: Any, **fields: Any) -> TaskSpec:
-    return TaskSpec(**{"type": case.type, "expert": "one", "test": "t.jsonl", "max_length": 6, **fields})
-
-
-@pytest.fixture
-def bench(case: Any, add_tokenizer: Callable[[Path], None], add_processor: Callable[[Path], None]) -> Any:
-    add_tokenizer(case.base_dir)
-    add_processor(case.base_dir)
-
-    def make(**fields: Any) -> Workbench:
-        return Workbench(case.base, {"one": case.expert}, {"task": spec(case, **fields)})
-
-    return make
 
 
 @pytest.mark.parametrize("case", ["bert"], indirect=True)
@@ -98,8 +81,8 @@ class TestText:
             (case.base_dir / name).rename(case.expert_dir / name)
         assert bench().collate("task", ROWS[:1])["input_ids"].tolist() == [[10, 11, 12]]
 
-    def test_no_tokenizer_at_all(self, case: Any) -> None:
-        ours = Workbench(case.base, {"one": case.expert}, {"task": spec(case)})
+    def test_no_tokenizer_at_all(self, case: Any, make_spec: Any) -> None:
+        ours = Workbench(case.base, {"one": case.expert}, {"task": make_spec(case)})
         with pytest.raises(CheckpointError, match=r"task 'task': no tokenizer in .*base or .*expert"):
             ours.encode("task", ROWS)
 
@@ -108,9 +91,9 @@ class TestText:
         with pytest.raises(CheckpointError, match="cannot read its tokenizer"):
             bench().encode("task", ROWS)
 
-    def test_unknown_expert(self, case: Any) -> None:
+    def test_unknown_expert(self, case: Any, make_spec: Any) -> None:
         with pytest.raises(RecipeError, match=r"tasks.task: its expert 'two' is not one of one"):
-            Workbench(case.base, {"one": case.expert}, {"task": spec(case, expert="two")})
+            Workbench(case.base, {"one": case.expert}, {"task": make_spec(case, expert="two")})
 
     def test_load_and_names(self, case: Any, bench: Any) -> None:
         ours = bench()
@@ -150,13 +133,15 @@ def test_padding_where_the_config_has_none(bench: Any) -> None:
 
 class TestRegression:
     @pytest.mark.parametrize("case", ["bert"], indirect=True)
-    def test_mean_squared_error(self, case: Any, add_tokenizer: Callable[[Path], None], tmp_path: Path) -> None:
+    def test_mean_squared_error(
+        self, case: Any, add_tokenizer: Callable[[Path], None], tmp_path: Path, make_spec: Any
+    ) -> None:
         config = tf.AutoConfig.from_pretrained(case.expert_dir, num_labels=1)
         tf.BertForSequenceClassification(config).save_pretrained(tmp_path / "scorer")
         add_tokenizer(case.base_dir)
         rows = [Row("r:1", texts=("a b",), label=0.5), Row("r:2", texts=("c",), label=-2.0)]
         with Checkpoint.open(tmp_path / "scorer") as scorer:
-            ours = Workbench(case.base, {"one": scorer}, {"task": spec(case, type="regression")})
+            ours = Workbench(case.base, {"one": scorer}, {"task": make_spec(case, type="regression")})
         batch = ours.collate("task", rows)
         with torch.no_grad():
             logits = ours.logits("task", batch)
@@ -226,19 +211,10 @@ class TestSeq2Seq:
             bench().encode("task", [Row("g:1", prompt="a")])
 
 
-def _pictures(folder: Path) -> list[Row]:
-    rows = []
-    for i, colour in enumerate([(200, 30, 40), (10, 20, 220)]):
-        path = folder / f"{i}.png"
-        Image.new("RGB", (20, 12), colour).save(path)
-        rows.append(Row(str(path), image=path, label=i))
-    return rows
-
-
 @pytest.mark.parametrize("case", ["vit", "dinov2", "clip", "clip-vision"], indirect=True)
-def test_images(case: Any, bench: Any, tmp_path: Path) -> None:
+def test_images(case: Any, bench: Any, pictures: list[Row]) -> None:
     ours = bench()
-    rows = _pictures(tmp_path)
+    rows = pictures
     batch = ours.collate("task", rows)
     processor = tf.AutoImageProcessor.from_pretrained(case.base_dir)
     expected = processor([Image.open(row.image) for row in rows], return_tensors="pt")["pixel_values"]
@@ -250,20 +226,20 @@ def test_images(case: Any, bench: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["vit"], indirect=True)
 class TestImages:
-    def test_cache_is_bounded(self, case: Any, bench: Any, tmp_path: Path) -> None:
+    def test_cache_is_bounded(self, case: Any, bench: Any, make_spec: Any, pictures: list[Row]) -> None:
         bench()
-        rows = _pictures(tmp_path)
+        rows = pictures
         one_image = 3 * 16 * 16 * 4
-        ours = Workbench(case.base, {"one": case.expert}, {"task": spec(case)}, image_cache=one_image)
+        ours = Workbench(case.base, {"one": case.expert}, {"task": make_spec(case)}, image_cache=one_image)
         first = ours.collate("task", rows)["pixel_values"]
         assert ours._cache.get(rows[0].hash) is not None
         assert ours._cache.get(rows[1].hash) is None
         assert torch.equal(ours.collate("task", rows)["pixel_values"], first)
 
-    def test_no_processor(self, case: Any, tmp_path: Path) -> None:
-        ours = Workbench(case.base, {"one": case.expert}, {"task": spec(case)})
+    def test_no_processor(self, case: Any, make_spec: Any, pictures: list[Row]) -> None:
+        ours = Workbench(case.base, {"one": case.expert}, {"task": make_spec(case)})
         with pytest.raises(CheckpointError, match="task 'task': no image processor in"):
-            ours.collate("task", _pictures(tmp_path))
+            ours.collate("task", pictures)
 
 
 class TestHeadPath:
@@ -284,126 +260,3 @@ class TestHeadPath:
     def test_missing_head(self, bench: Any) -> None:
         with pytest.raises(CheckpointError, match="no such file or directory"):
             bench(head=str(Path("no") / "where" / "at-all"))
-
-
-def _manual_pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    rows = []
-    for states, keep in zip(hidden, mask, strict=True):
-        real = states[: int(keep.sum())]
-        rows.append({"cls": real[0], "last": real[-1], "mean": real.mean(0)}[pooling])
-    return torch.stack(rows)
-
-
-@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
-@pytest.mark.parametrize("case", ["bert", "llama-lm-base", "t5"], indirect=True)
-def test_pooled_head(case: Any, bench: Any, pooling: str) -> None:
-    weight, bias = torch.randn(4, 16), torch.randn(4)
-    save_file({"classifier.weight": weight, "classifier.bias": bias}, case.base_dir / "linear.safetensors")
-    ours = bench(pooling=pooling, head=str(case.base_dir / "linear.safetensors"), labels=["a", "b", "c", "d"])
-    batch = ours.collate("task", [ROWS[0], Row("t:2", texts=("d",), label="d")])
-    reference = tf.AutoModel.from_pretrained(case.base_dir)
-    encoder = reference.get_encoder() if case.expert_class is tf.T5ForSequenceClassification else reference
-    with torch.no_grad():
-        hidden = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        expected = _manual_pool(hidden, batch["attention_mask"], pooling) @ weight.T + bias
-        torch.testing.assert_close(ours.logits("task", batch), expected, rtol=0, atol=1e-5)
-    assert batch["labels"].tolist() == [2, 3]
-    assert set(ours.heads["task"].own) == {"classifier.weight", "classifier.bias"}
-    assert ours.heads["task"].module.classifier.weight.requires_grad is False
-
-
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize("case", ["vit"], indirect=True)
-def test_pooled_image_head_without_bias(case: Any, bench: Any, tmp_path: Path, pooling: str) -> None:
-    weight = torch.randn(2, 16)
-    save_file({"classifier.weight": weight}, case.base_dir / "linear.safetensors")
-    ours = bench(pooling=pooling, head=str(case.base_dir / "linear.safetensors"), labels=["a", "b"])
-    batch = ours.collate("task", _pictures(tmp_path))
-    with torch.no_grad():
-        hidden = tf.ViTModel.from_pretrained(case.base_dir)(batch["pixel_values"]).last_hidden_state
-        pooled = hidden[:, 0] if pooling == "cls" else hidden[:, 1:].mean(1)
-        torch.testing.assert_close(ours.logits("task", batch), pooled @ weight.T, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("case", ["bert"], indirect=True)
-class TestPooledRefusals:
-    def test_no_classifier(self, case: Any) -> None:
-        save_file({"score.weight": torch.ones(2, 16)}, case.base_dir / "linear.safetensors")
-        save_file({"encoder.weight": torch.ones(2)}, case.expert_dir / "model.safetensors")
-        with Checkpoint.open(case.expert_dir) as expert:
-            task = spec(case, pooling="mean", head=str(case.base_dir / "linear.safetensors"))
-            with pytest.raises(CheckpointError, match=r"has no classifier.weight, which a head with pooling: mean"):
-                Workbench(case.base, {"one": expert}, {"task": task})
-
-    def test_bias_of_another_size(self, case: Any, bench: Any) -> None:
-        tensors = {"classifier.weight": torch.ones(3, 16), "classifier.bias": torch.ones(2)}
-        save_file(tensors, case.base_dir / "linear.safetensors")
-        with pytest.raises(CheckpointError, match=r"classifier.bias has shape \[2\], expected \[3\]"):
-            bench(pooling="mean", head=str(case.base_dir / "linear.safetensors"))
-
-
-class TestZeroShot:
-    def _head(self, case: Any, **tensors: torch.Tensor) -> dict[str, Any]:
-        save_file(tensors, case.base_dir / "classes.safetensors")
-        return {
-            "head": "zero-shot",
-            "embeddings": str(case.base_dir / "classes.safetensors"),
-            "labels": ["cat", "dog", "cow", "pig"],
-        }
-
-    @pytest.mark.parametrize("case", ["clip"], indirect=True)
-    def test_logits_are_those_of_clip(self, case: Any, bench: Any, tmp_path: Path) -> None:
-        clip = tf.CLIPModel.from_pretrained(case.base_dir).eval()
-        names = torch.tensor([[10, 2], [11, 2], [12, 2], [13, 2]])
-        with torch.no_grad():
-            embeddings = clip.get_text_features(names).pooler_output
-        ours = bench(**self._head(case, text_embeds=embeddings))
-        batch = ours.collate("task", _pictures(tmp_path))
-        with torch.no_grad():
-            expected = clip(input_ids=names, pixel_values=batch["pixel_values"]).logits_per_image
-            torch.testing.assert_close(ours.logits("task", batch), expected, rtol=1e-5, atol=1e-5)
-        assert ours.heads["task"].labels == ("cat", "dog", "cow", "pig")
-        assert set(ours.heads["task"].own) == {"text_embeds"}
-
-    @pytest.mark.parametrize("case", ["clip"], indirect=True)
-    def test_scale_of_its_own(self, case: Any, bench: Any, tmp_path: Path) -> None:
-        embeddings = torch.randn(4, 12)
-        plain = bench(**self._head(case, anything=embeddings))
-        batch = plain.collate("task", _pictures(tmp_path))
-        with torch.no_grad():
-            before = plain.logits("task", batch) / plain.model.logit_scale.exp()
-            scaled = bench(**self._head(case, text_embeds=embeddings, logit_scale=torch.tensor(2.0)))
-            torch.testing.assert_close(scaled.logits("task", batch), before * math.exp(2.0))
-
-    @pytest.mark.parametrize("case", ["clip"], indirect=True)
-    def test_width_that_does_not_fit(self, case: Any, bench: Any) -> None:
-        with pytest.raises(CheckpointError, match=r"text_embeds has shape \[4, 11\], expected \[any, 12\]"):
-            bench(**self._head(case, text_embeds=torch.ones(4, 11)))
-
-    @pytest.mark.parametrize("case", ["vit"], indirect=True)
-    def test_model_without_image_embeddings(self, case: Any, bench: Any) -> None:
-        with pytest.raises(CheckpointError, match="ViTModel has no image embeddings"):
-            bench(**self._head(case, text_embeds=torch.ones(4, 12)))
-
-    @pytest.mark.parametrize("case", ["clip-vision"], indirect=True)
-    def test_vision_model_with_projection(
-        self, case: Any, tmp_path: Path, add_processor: Callable[[Path], None]
-    ) -> None:
-        model = tf.CLIPVisionModelWithProjection(tf.CLIPVisionConfig.from_pretrained(case.base_dir)).eval()
-        model.save_pretrained(tmp_path / "projecting")
-        add_processor(tmp_path / "projecting")
-        embeddings = torch.randn(4, 12)
-        save_file({"text_embeds": embeddings, "logit_scale": torch.tensor(0.0)}, tmp_path / "classes.safetensors")
-        task = spec(
-            case, head="zero-shot", embeddings=str(tmp_path / "classes.safetensors"), labels=["a", "b", "c", "d"]
-        )
-        with Checkpoint.open(tmp_path / "projecting") as base:
-            ours = Workbench(base, {"one": base}, {"task": task})
-        batch = ours.collate("task", _pictures(tmp_path))
-        with torch.no_grad():
-            image = model(batch["pixel_values"]).image_embeds
-            expected = torch.nn.functional.cosine_similarity(image[:, None], embeddings[None], dim=-1)
-            torch.testing.assert_close(ours.logits("task", batch), expected, rtol=0, atol=1e-6)
-        save_file({"text_embeds": embeddings}, tmp_path / "classes.safetensors")
-        with Checkpoint.open(tmp_path / "projecting") as base, pytest.raises(CheckpointError, match="logit_scale"):
-            Workbench(base, {"one": base}, {"task": task})
