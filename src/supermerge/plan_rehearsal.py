@@ -8,23 +8,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.overrides import TorchFunctionMode
 
 from supermerge.methods import Bound, Context, Survey
 
 _SIDE = 128
 
 
-class _Watch(TorchDispatchMode):
-    """The most bytes that tensors made inside the block held at once."""
+class _Watch(TorchFunctionMode):
+    """The most bytes that tensors made inside the block held at once, as far as Python sees them.
 
-    def __init__(self) -> None:
+    A dispatch mode would see the insides of operations too, but entering one loads 80 MB of compiler.
+    """
+
+    def __init__(self, *given: Tensor) -> None:
         super().__init__()
         self.held = self.peak = 0
-        self._alive: set[weakref.ref[torch.UntypedStorage]] = set()
+        # Views of what was given hold nothing of their own.
+        self._known = {weakref.ref(tensor.untyped_storage()) for tensor in given}
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self,
         func: Callable[..., Any],
         types: object,
@@ -32,20 +35,21 @@ class _Watch(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves(args) if isinstance(leaf, Tensor)}
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in given:
-                self._add(leaf.untyped_storage())
+        for tensor in made if isinstance(made, (list, tuple)) else (made,):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
         return made
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         size = storage.nbytes()
+        if weakref.ref(storage) in self._known:
+            return
 
         def forget(reference: weakref.ref[torch.UntypedStorage]) -> None:
-            self._alive.discard(reference)
+            self._known.discard(reference)
             self.held -= size
 
-        self._alive.add(weakref.ref(storage, forget))
+        self._known.add(weakref.ref(storage, forget))
         self.held += size
         self.peak = max(self.peak, self.held)
 
@@ -60,7 +64,7 @@ def bytes_per_element(bound: Bound, k: int) -> float:
     """Bytes that the method itself holds, at most, for every element that it merges at once."""
     base, taus, context = _small(k)
     survey, _ = _surveyed(bound, base, taus, context)
-    with _Watch() as watch:
+    with _Watch(base, taus) as watch:
         merged = bound(base, taus, context, survey)
     return watch.peak / merged.numel()
 
