@@ -54,6 +54,18 @@ ROWS |= {
     "ramplus": Row(one_expert={"epsilon": 0}, identical={"epsilon": 0}),
     "arcee_fusion": Row(k=(1, 1)),
 }
+ROWS |= {
+    "della": Row(identical={"density": 1}, one_expert={"density": 1}),
+    "della_linear": Row(one_expert={"density": 1, "scale": 1}),
+    "breadcrumbs": Row(one_expert={"density": 1, "gamma": 0, "scale": 1}),
+    "breadcrumbs_ties": Row(one_expert={"density": 1, "gamma": 0, "scale": 1}),
+    "sce": Row(params={"density": 0.5}, one_expert={}, identical={}),
+    "rankmean": Row(one_expert={}, identical={}),
+    "awd": Row(one_expert={"scale": 1}),
+    "cabs": Row(permutes=False, one_expert={"keep": 8, "of": 8}, identical={"keep": 8, "of": 8}),
+    "pcb": Row(),
+    "neuromerging": Row(one_expert={"density": 1, "along": 1, "across": 1}),
+}
 STATIC = sorted(ROWS)
 
 

@@ -2,53 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
 
 from supermerge.methods.context import Context
 from supermerge.methods.parameters import DropRates, Number, Weights, per_expert
-from supermerge.methods.registry import method
+from supermerge.methods.registry import Scope, method
+from supermerge.methods.survey import Survey, Totals
 from supermerge.methods.task_arithmetic import scaled
 from supermerge.methods.transforms import agree_mean, elect, weighted, weighted_sum
 
 _PAPER = "https://arxiv.org/abs/2311.03099"
 
 
-def drop_and_rescale(taus: Tensor, drop: DropRates, context: Context) -> Tensor:
-    """τ̂ᵢ = mᵢ τᵢ / (1 − pᵢ), every element kept with probability 1 − pᵢ, so that E[τ̂ᵢ] = τᵢ."""
+Rescale = Literal["probability", "l1"]
+
+
+class KeptSurvey(Survey):
+    """Per expert, the magnitude of a tensor before and after the drop."""
+
+    def __init__(self, k: int, drop: DropRates) -> None:
+        self._drop, self._before, self._after = per_expert(drop, k), Totals(), Totals()
+
+    def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
+        """Drop in one piece, and add up."""
+        for i, (tau, p) in enumerate(zip(taus, self._drop, strict=True)):
+            self._before.add_blocks(i, tau.abs())
+            self._after.add_blocks(i, (tau * context.bernoulli("dare", i, 1 - p, tau)).abs())
+
+    def finish_pass(self) -> bool:
+        """One pass is enough."""
+        return False
+
+    def factor(self, i: int) -> float:
+        """What restores the magnitude of expert i; 1 where nothing is left."""
+        left = self._after.of(i)
+        return self._before.of(i) / left if left else 1.0
+
+
+def _survey(values: Mapping[str, Any], k: int) -> KeptSurvey | None:
+    return KeptSurvey(k, values["drop"]) if values["rescale"] == "l1" else None
+
+
+def _scope(values: Mapping[str, Any]) -> Scope:
+    return "tensor" if values["rescale"] == "l1" else "element"
+
+
+def thinned(taus: Tensor, drop: DropRates, survey: KeptSurvey | None, context: Context) -> Tensor:
+    """τ̂ᵢ = mᵢ τᵢ / (1 − pᵢ), elements kept with probability 1 − pᵢ, so that E[τ̂ᵢ] = τᵢ; or rescaled by `survey`."""
     dropped = []
     for i, (tau, p) in enumerate(zip(taus, per_expert(drop, len(taus)), strict=True)):
-        dropped.append(tau / (1 - p) * context.bernoulli("dare", i, 1 - p, tau) if p else tau)
+        factor = 1 / (1 - p) if survey is None else survey.factor(i)
+        dropped.append(tau * factor * context.bernoulli("dare", i, 1 - p, tau) if p else tau)
     return torch.stack(dropped)
 
 
-@method("dare_linear", scope="element", title="DARE with task arithmetic", paper=_PAPER, aliases=("dare",))
+@method(
+    "dare_linear",
+    scope=_scope,
+    title="DARE with task arithmetic",
+    paper=_PAPER,
+    survey=_survey,
+    aliases=("dare",),
+)
 def dare_linear(
     base: Tensor,
     taus: Tensor,
     *,
     context: Context,
+    survey: KeptSurvey | None,
     weights: Weights = None,
     drop: DropRates = 0.9,
+    rescale: Rescale = "probability",
     scale: Number | None = None,
 ) -> Tensor:
     """Task arithmetic on thinned task vectors.
 
     τ̂ᵢ = mᵢ ⊙ τᵢ / (1 − drop), mᵢ ~ Bernoulli(1 − drop) per element; θ = θp + scale · Σᵢ wᵢ τ̂ᵢ. Without weights every
     coefficient is `scale`, 0.3 by default; with weights `scale` is 1. Works while task vectors are small (|τ| below
-    about 0.03, says the paper); `drop: 0` is task arithmetic.
+    about 0.03, says the paper); `drop: 0` is task arithmetic. `rescale: l1` restores the sum of magnitudes of every
+    tensor instead of dividing by 1 − drop, as mergekit does.
     """
-    return weighted_sum(base, drop_and_rescale(taus, drop, context), scaled(weights, scale, len(taus), 0.3))
+    return weighted_sum(base, thinned(taus, drop, survey, context), scaled(weights, scale, len(taus), 0.3))
 
 
-@method("dare_ties", scope="element", title="DARE with sign election", paper=_PAPER)
+@method("dare_ties", scope=_scope, title="DARE with sign election", paper=_PAPER, survey=_survey)
 def dare_ties(
     base: Tensor,
     taus: Tensor,
     *,
     context: Context,
+    survey: KeptSurvey | None,
     weights: Weights = None,
     drop: DropRates = 0.9,
+    rescale: Rescale = "probability",
     scale: Number = 1.0,
 ) -> Tensor:
     """TIES on thinned task vectors: the random drop takes the place of the trim.
@@ -57,5 +107,5 @@ def dare_ties(
     weighted by `weights` (1 each by default). `drop: 0` is `ties` with `density: 1` and `zero_sign: positive`.
     """
     w = list(weights or (1.0,) * len(taus))
-    thinned = weighted(drop_and_rescale(taus, drop, context), w)
-    return base + scale * agree_mean(thinned, elect(thinned, tie=1), w)
+    dropped = weighted(thinned(taus, drop, survey, context), w)
+    return base + scale * agree_mean(dropped, elect(dropped, tie=1), w)

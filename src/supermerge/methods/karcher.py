@@ -15,8 +15,6 @@ from supermerge.methods.spheres import gram_survey, weight_points
 from supermerge.methods.survey import GramSurvey
 from supermerge.methods.transforms import combination, normalised
 
-_TINY = 1e-300
-
 
 @method(
     "karcher",
@@ -40,7 +38,7 @@ def karcher(
 
     With unit vectors uᵢ = θᵢ / ‖θᵢ‖, μ ← exp_μ(Σᵢ wᵢ log_μ uᵢ) from the normalised mean on, until the step is shorter
     than `tol` or after `max_iter` steps; θ = Σᵢ wᵢ ‖θᵢ‖ · μ. `weights` are normalised, 1 each by default. With a
-    `base_weight` the base is one more point.
+    `base_weight` the base is one more point. Directions that cancel are averaged as they are.
     """
     points = weight_points(len(taus), include_base=base_weight is not None)
     inner = points @ survey.gram @ points.T
@@ -48,27 +46,33 @@ def karcher(
     shares = normalised(given if base_weight is None else (base_weight, *given), "karcher")
     w = torch.tensor(shares, dtype=torch.float64)
     lengths = inner.diagonal().clamp(min=0).sqrt()
-    units = torch.diag((lengths > tol) / lengths.clamp(min=tol))
-    mean = _centre(inner, units, w * (lengths > tol), max_iter, tol)
-    c0, *c = (float(w @ lengths) * mean @ points).tolist()
+    present = lengths > tol
+    units = torch.diag(present / lengths.clamp(min=tol))
+    mean = _centre(inner, units, w * present, max_iter, tol)
+    c0, *c = ((float(w @ lengths) * mean if mean is not None else w) @ points).tolist()
     return combination(base, taus, c0, c)
 
 
-def _centre(inner: Tensor, units: Tensor, w: Tensor, max_iter: int, tol: float) -> Tensor:
-    """[points]: the mean as a combination of points with inner products `inner`; `units[i]` is point i normalised."""
+def _centre(inner: Tensor, units: Tensor, w: Tensor, max_iter: int, tol: float) -> Tensor | None:
+    """[points]: the mean as a combination of points with inner products `inner`; `units[i]` is point i normalised.
+
+    None where the points cancel, so that no direction is in the middle.
+    """
 
     def length(v: Tensor) -> float:
         return math.sqrt(max(float(v @ inner @ v), 0.0))
 
-    mean = (w / w.sum().clamp(min=_TINY)) @ units
-    if length(mean) < tol:
-        return units[int(w.argmax())]
-    mean = mean / length(mean)
+    total = float(w.sum())
+    mean = w @ units
+    if length(mean) <= tol * abs(total):
+        return None
+    mean, w = mean / length(mean) * math.copysign(1, total), w / total
     for _ in range(max_iter):
         cosines = (units @ inner @ mean).clamp(-1, 1)
         angles = cosines.arccos()
-        stretch = torch.where(angles < tol, 0.0, angles / angles.sin().clamp(min=_TINY))
-        step = (w / w.sum() * stretch) @ (units - cosines[:, None] * mean)
+        # The logarithm of the point itself is 0; that of the opposite point has no direction.
+        stretch = torch.where(angles.sin() < tol, 0.0, angles / angles.sin().clamp(min=tol))
+        step = (w * stretch) @ (units - cosines[:, None] * mean)
         if length(step) < tol:
             break
         mean = math.cos(length(step)) * mean + math.sin(length(step)) / length(step) * step

@@ -52,10 +52,6 @@ class Totals:
         """The sum so far; 0 for a key without terms."""
         return math.fsum(self._terms.get(key, ()))
 
-    def keys(self) -> list[object]:
-        """Every key with a term, sorted by its text."""
-        return sorted(self._terms, key=str)
-
 
 class MagnitudeSurvey(Survey):
     """Per expert, the magnitude that `wanted[i](number of elements)` elements of its task vector reach."""
