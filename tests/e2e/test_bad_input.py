@@ -64,6 +64,17 @@ def _list_twice(tiny: Path) -> None:
     _recipe(tiny, experts={"topic": "experts/topic", "mood": "experts/mood", "again": "experts/again"})
 
 
+def _retrain_from_scratch(tiny: Path) -> None:
+    generator = torch.Generator().manual_seed(9)
+
+    def redraw(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                tensors[name] = torch.randn(tensor.shape, generator=generator) * (tensor.std(correction=0) + 0.1)
+
+    _weights(tiny, redraw, "base")
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -97,6 +108,7 @@ CASES = [
     Case("expert twice", _list_twice, 4, ("again", "same weights as expert 'mood'")),
     Case("NaN", lambda t: _weights(t, lambda w: w[QUERY].fill_(float("nan"))), 4, ("query.weight", "mood")),
     Case("infinity", lambda t: _weights(t, lambda w: w[QUERY][0].fill_(float("inf"))), 4, ("query.weight", "mood")),
+    Case("unrelated base", _retrain_from_scratch, 4, ("topic", "mood", "--allow-unrelated")),
     Case("truncated", _cut, 4, ("experts/mood/model.safetensors",)),
     Case(
         "corrupt header",

@@ -28,7 +28,7 @@ class StateDict:
 def merge(
     base: Any,
     experts: Mapping[str, Any] | Sequence[Any],
-    method: str = "task_arithmetic",
+    method: str = "ties",
     weights: Sequence[float] | None = None,
     *,
     rules: Rules = (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ def guarded(debug: bool) -> Iterator[None]:
     """Run the body of a command; what the user can act on ends it with one message and its exit code."""
     if debug:
         sys.excepthook = sys.__excepthook__
+    # A job scheduler's polite request to stop is an interruption like ctrl-C: the state is saved.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except SupermergeError as error:

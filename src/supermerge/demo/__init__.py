@@ -1,6 +1,7 @@
 """A real example from end to end: a pretrained backbone, real tasks, experts trained on the spot, and a recipe."""
 
 from supermerge.demo.cache import cache_directory
+from supermerge.demo.demo import demo
 from supermerge.demo.preparation import prepare
 
-__all__ = ["cache_directory", "prepare"]
+__all__ = ["cache_directory", "demo", "prepare"]

@@ -86,7 +86,7 @@ class Session:
         stopping = saving = None
         if held_back is not None:
             stopping = EarlyStopping(
-                lambda _: self._held_back_loss(held_back), every=settings.every, patience=settings.patience
+                lambda _: self.held_back_loss(held_back), every=settings.every, patience=settings.patience
             )
         if self.directory is not None:
             saving = Saving(self.directory / f"{name}.safetensors", f"{self.key}/{name}", settings.save_every)
@@ -139,7 +139,7 @@ class Session:
             kept[task], held_back[task] = self.bench.encode(task, rest), self.bench.encode(task, aside)
         return kept, held_back
 
-    def _held_back_loss(self, held_back: Mapping[str, Sequence[Example]]) -> float:
+    def held_back_loss(self, held_back: Mapping[str, Sequence[Example]]) -> float:
         """Σ_task weight · mean supervised loss, over the tasks that hold rows back."""
         total = 0.0
         for task, examples in held_back.items():

@@ -105,6 +105,11 @@ def _nonzero(weight: Tensor, weights: Sequence[float]) -> Tensor:
     return torch.where(weight.abs() < 1e-8, torch.ones_like(weight), weight)
 
 
+def combine(taus: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """Σᵢ cᵢ τᵢ."""
+    return weighted_sum(torch.zeros_like(taus[0]), taus, coefficients)
+
+
 def combination(base: Tensor, taus: Tensor, c0: float, coefficients: Sequence[float]) -> Tensor:
     """c0 θp + Σᵢ cᵢ τᵢ."""
     return weighted_sum(base if c0 == 1 else base * c0, taus, coefficients)

@@ -22,9 +22,7 @@ from supermerge.run.result import Result
 def compare(
     recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
     methods: Sequence[str],
-    *,
     output: str | os.PathLike[str] | None = None,
-    force: bool = False,
 ) -> Result:
     """Merge with every method of `methods`, score each on the recipe's test rows, and write one report.
 
@@ -35,7 +33,7 @@ def compare(
     for name in methods:
         get(name)
     path = Path(output) if output is not None else Path("comparison")
-    with journalled() as journal, OutputDirectory(path, force=force) as out, prepared(wanted) as ready:
+    with journalled() as journal, OutputDirectory(path) as out, prepared(wanted) as ready:
         scoring = ready.scoring()
         if not scoring.tested:
             raise RecipeError("No task has test examples to compare on.", hint="Add `test` to a task of the recipe.")

@@ -21,6 +21,7 @@ from supermerge.run.journal import Journal, journalled
 from supermerge.run.learned import LearnedMerge, learn_merge
 from supermerge.run.output import write_lock, write_model_files, write_weights
 from supermerge.run.prepared import Prepared, prepared
+from supermerge.run.relation import require_related
 from supermerge.run.reporting import results_of, write_results
 from supermerge.run.result import Result
 from supermerge.run.state import StateDirectory
@@ -33,17 +34,29 @@ def run(
     force: bool = False,
     resume: bool = True,
     allow_unrelated: bool = False,
-    rivals: Sequence[str] = (),
 ) -> Result:
     """Merge as `recipe` says and write a finished directory: model, heads, scores, report, lock.
 
     The directory appears only when it is whole. An interrupted run leaves nothing but its state, which the same call
-    continues from (`resume`). Test rows are for scoring alone, after the merge is written. `rivals` are methods that
-    are scored beside it and shown in the report.
+    continues from (`resume`). Test rows are for scoring alone, after the merge is written. Experts that do not look
+    fine-tuned from the base are refused unless `allow_unrelated`.
 
     Errors: RecipeError, CheckpointError, ResourceError (too little memory or disk, an output that exists without
     `force`), DataError, RefusedError (learning diverged).
     """
+    return run_beside((), recipe, output=output, force=force, resume=resume, allow_unrelated=allow_unrelated)
+
+
+def run_beside(
+    rivals: Sequence[str],
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    resume: bool = True,
+    allow_unrelated: bool = False,
+) -> Result:
+    """`run`, with other methods (`rivals`) scored on the same rows and shown in the same report."""
     wanted = Recipe.of(recipe)
     target = output if output is not None else wanted.output.path
     if target is None:
@@ -51,6 +64,8 @@ def run(
     path = Path(target)
     plan(wanted, output=path, force=force).require_feasible()
     with journalled() as journal, prepared(wanted) as ready, StateDirectory(path, keep=resume) as states:
+        if not allow_unrelated:
+            require_related(ready.match)
         inputs = [c.directory for c in (ready.opened.base, *ready.opened.experts.values()) if c.directory]
         with OutputDirectory(path, force=force, inputs=inputs) as out:
             learned = _learn(ready, states.path, path.with_name(f"{path.name}.last-good.safetensors"))

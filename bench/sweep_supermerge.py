@@ -1,0 +1,80 @@
+"""How SuperMerge's settings change what it learns from a few labelled examples: the ground for its defaults.
+
+    python bench/sweep_supermerge.py --seeds 0 1 --settings '{}' '{"lr": 0.05}' '{"granularity": "layer"}'
+
+For every setting and draw of labelled examples (see demo_draws.py) it learns on all but the held-back part, without
+stopping, and prints the mean held-back loss and the mean score on 256 development examples per task along the way. Test
+examples take no part. One JSON object per measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from demo_draws import draws
+from supermerge.events import muted
+from supermerge.learn.session import Session
+from supermerge.methods.settings import LearnSettings
+from supermerge.run.prepared import Prepared, prepared
+from supermerge.tasks.encode import Example
+from supermerge.tasks.evaluate import evaluate
+
+
+def main() -> None:
+    """Learn with every setting on every draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--budget", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--measure", type=int, default=10, help="score the development examples every so many steps")
+    parser.add_argument("--settings", nargs="+", type=json.loads, default=[{}])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with draws(arguments.seeds, budget=arguments.budget, development=True, sets=[]) as found:
+        for draw in found:
+            with prepared(draw.recipe) as ready:
+                for setting in arguments.settings:
+                    settings = LearnSettings(
+                        **{"steps": arguments.steps, "patience": arguments.steps, "refit": False, **setting}
+                    )
+                    for row in trajectory(ready, settings, arguments.measure):
+                        print(json.dumps({"seed": draw.seed, **setting, **row}), flush=True)
+
+
+def trajectory(ready: Prepared, settings: LearnSettings, every: int) -> list[dict[str, float]]:
+    """Held-back loss and development score every `every` steps."""
+    plain = ready.session(None)
+    session = Watched(plain.bench, plain.base, plain.experts, plain.rows, plain.seed, ready=ready, every=every)
+    session.learn(settings)
+    return session.measured
+
+
+@dataclass(frozen=True)
+class Watched(Session):
+    """A session that scores the development examples at some of its held-back measurements."""
+
+    ready: Prepared | None = None
+    every: int = 10
+    calls: list[float] = field(default_factory=list)
+    measured: list[dict[str, float]] = field(default_factory=list)
+
+    def held_back_loss(self, held_back: Mapping[str, Sequence[Example]]) -> float:
+        """As it is, written down together with the score where it is time."""
+        loss = super().held_back_loss(held_back)
+        if len(self.calls) % self.every == 0 and self.ready is not None:
+            with muted():
+                scores = [evaluate(self.bench, task, rows.test).value for task, rows in self.ready.rows.items()]
+            self.measured.append({"step": len(self.calls), "held_back": loss, "score": statistics.mean(scores)})
+        self.calls.append(loss)
+        return loss
+
+
+if __name__ == "__main__":
+    main()

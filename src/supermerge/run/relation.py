@@ -1,0 +1,41 @@
+"""Whether experts look fine-tuned from the base: unrelated weights average to nonsense, silently."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from supermerge.checkpoint import Buffer, Match
+from supermerge.errors import CheckpointError
+
+_SAMPLE = 16_384
+# Fine-tuning moves weights by 1 to 30 % of their norm; two independent models differ by about √2 of it.
+_UNRELATED = 1.0
+
+
+def distances(match: Match) -> dict[str, float]:
+    """‖τᵢ‖ / ‖θp‖ per expert, over the first 16,384 elements of every merged tensor; 0 for a base of zeros."""
+    squares = dict.fromkeys(match.experts, 0.0)
+    total = 0.0
+    buffers = Buffer(), Buffer()
+    for name in match.merged:
+        count = min(_SAMPLE, match.base.tensors[name].numel)
+        base = match.base.read_flat(name, 0, count, buffer=buffers[0]).double()
+        total += float(base.pow(2).sum())
+        for expert, source in match.experts.items():
+            tau = source.read_flat(name, 0, count, buffer=buffers[1]).double() - base
+            squares[expert] += float(torch.nan_to_num(tau).pow(2).sum())
+    return {expert: math.sqrt(square / total) if total else 0.0 for expert, square in squares.items()}
+
+
+def require_related(match: Match) -> None:
+    """CheckpointError for experts that are farther from the base than fine-tuning takes a model."""
+    far = {expert: distance for expert, distance in distances(match).items() if distance > _UNRELATED}
+    if far:
+        listed = ", ".join(f"{expert} ({distance:.2f})" for expert, distance in far.items())
+        raise CheckpointError(
+            f"Not fine-tuned from the base {match.base.label}, by the look of their weights: {listed}. Their distance "
+            f"from it, as a share of its norm, is usually 0.01 to 0.3.",
+            hint="Name the model that the experts were trained from, or pass --allow-unrelated.",
+        )
