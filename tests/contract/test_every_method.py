@@ -66,6 +66,17 @@ ROWS |= {
     "pcb": Row(),
     "neuromerging": Row(one_expert={"density": 1, "along": 1, "across": 1}),
 }
+ROWS |= {
+    "tsv_m": Row(one_expert={}),
+    "iso_c": Row(),
+    "iso_cts": Row(),
+    "cart": Row(one_expert={}, identical={}),
+    "svc": Row(one_expert={"merge": "mean", "scale": 1}, identical={"merge": "mean", "scale": 1}),
+    "dc_merge": Row(one_expert={"density": 1}),
+    "wudi": Row(one_expert={"rest": "mean"}, identical={"solver": "closed", "rest": "mean"}),
+    "swudi": Row(one_expert={"rest": "mean"}, identical={"time": 1e9, "rest": "mean"}),
+    "doge": Row(params={"steps": 20}),
+}
 STATIC = sorted(ROWS)
 
 

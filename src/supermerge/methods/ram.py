@@ -13,7 +13,7 @@ from torch import Tensor
 from supermerge.methods.context import Context
 from supermerge.methods.registry import Scope, method
 from supermerge.methods.survey import Survey, Totals
-from supermerge.methods.transforms import weighted_sum
+from supermerge.methods.transforms import summed
 
 _PAPER = "https://arxiv.org/abs/2601.13572"
 Small = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -36,7 +36,7 @@ def ram(base: Tensor, taus: Tensor, *, epsilon: Small = 1e-5) -> Tensor:
     change, shared ones are averaged.
     """
     kept, contributors = _active(taus, epsilon)
-    return base + weighted_sum(torch.zeros_like(base), kept, [1.0] * len(kept)) / contributors.clamp(min=1)
+    return base + summed(kept) / contributors.clamp(min=1)
 
 
 class SharesSurvey(Survey):

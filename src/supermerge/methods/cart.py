@@ -1,0 +1,36 @@
+"""CART: low-rank task vectors around the average instead of the base."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from supermerge.methods.context import Context
+from supermerge.methods.parameters import Number, PositiveFraction
+from supermerge.methods.registry import method
+from supermerge.methods.spectral import NOT_INSIDE_LAYERS, is_matrix, mean, truncated
+
+
+@method("cart", scope="tensor", title="CART", paper="https://arxiv.org/abs/2412.12153")
+def cart(
+    base: Tensor,
+    taus: Tensor,
+    *,
+    context: Context,
+    density: PositiveFraction = 0.12,
+    scale: Number = 2.0,
+    exclude: tuple[str, ...] = NOT_INSIDE_LAYERS,
+) -> Tensor:
+    """The average plus the leading parts of every expert's difference from it.
+
+    θ̄ = θp + (1/k) Σᵢ τᵢ; for every m × n matrix τ̄ᵢ = θᵢ − θ̄ cut to its max(1, int(density · min(m, n))) largest
+    singular values; θ = θ̄ + scale · Σᵢ τ̄ᵢ. Other tensors, and those matched by `exclude` (the paper takes attention
+    and MLP weights), are averaged. The authors' code uses densities of 0.12, 0.16, 0.32 and scales of 2, 1.5, 1.9 for
+    8, 14 and 20 experts. Two experts give the average, whatever the parameters: their differences cancel.
+    """
+    average = mean(taus)
+    if not is_matrix(context, exclude):
+        return base + average
+    rank = max(1, int(density * min(base.shape)))
+    centred = taus.double() - average.double()
+    parts = [part.matrix() for part in truncated(centred, rank)]
+    return base + (average + scale * sum(parts[1:], parts[0])).to(base)

@@ -1,0 +1,49 @@
+"""DC-Merge: merge in a common basis, where the tasks' directions do not mix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from supermerge.methods.context import Context
+from supermerge.methods.parameters import Number, PositiveFraction
+from supermerge.methods.registry import method
+from supermerge.methods.selection import nth_largest
+from supermerge.methods.spectral import NAMED_PROJECTIONS, is_matrix, mean, polar, truncated
+from supermerge.methods.transforms import agree_mean, keep_large, summed
+
+
+def agreed(cores: Tensor) -> Tensor:
+    """[…]: the mean over the tasks of the entries that have the sign of their sum; 0 where it is zero."""
+    return agree_mean(cores, torch.sign(summed(cores)), [1.0] * len(cores))
+
+
+@method("dc_merge", scope="tensor", title="DC-Merge", paper="https://arxiv.org/abs/2603.06242")
+def dc_merge(
+    base: Tensor,
+    taus: Tensor,
+    *,
+    context: Context,
+    density: PositiveFraction = 0.001,
+    scale: Number = 1.0,
+    exclude: tuple[str, ...] = NAMED_PROJECTIONS,
+) -> Tensor:
+    """The base plus low-rank task matrices, merged by signs in a basis that covers them all.
+
+    For every m × n matrix: r = min(m, n) / k (at least 1); τ̃ᵢ = the r largest singular values of τᵢ; U⊥, V⊥ = the
+    nearest orthogonal matrices to the stacked singular vectors; Mᵢ = U⊥ᵀ τ̃ᵢ V⊥, of which the `density` share of
+    largest entries stays; M = mean over the tasks of the entries that have the sign of their sum; θ = θp + scale · U⊥
+    D(M) V⊥ᵀ, D keeping the k diagonal blocks of size r. Other tensors, and those matched by `exclude`, take the mean
+    task vector. This is the published form for full fine-tuning; its form for low-rank adapters also smooths singular
+    values.
+    """
+    if not is_matrix(context, exclude):
+        return base + scale * mean(taus)
+    parts = truncated(taus, max(1, min(base.shape) // len(taus)))
+    u = polar(torch.cat([part.u for part in parts], dim=1))
+    vh = polar(torch.cat([part.vh for part in parts]))
+    cores = torch.stack([u.T @ part.matrix() @ vh.T for part in parts])
+    kept = max(1, int(density * cores[0].numel()))
+    cores = torch.stack([keep_large(core, nth_largest(core, kept)) for core in cores])
+    blocks = torch.block_diag(*[torch.ones(len(part.s), len(part.s)) for part in parts]).to(cores)
+    return base + scale * (u @ (agreed(cores) * blocks) @ vh).to(base)

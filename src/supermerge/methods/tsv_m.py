@@ -1,0 +1,42 @@
+"""TSV-M: decorrelate the leading singular vectors of the tasks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from supermerge.methods.context import Context
+from supermerge.methods.parameters import Number
+from supermerge.methods.registry import method
+from supermerge.methods.spectral import NAMED_PROJECTIONS, is_matrix, mean, polar, truncated
+
+
+def decorrelated_sum(taus: Tensor) -> Tensor:
+    """[m, n]: U⊥ · diag(S) · V⊥ᵀ of the tasks' leading singular vectors, stacked and orthogonalised."""
+    parts = truncated(taus, max(1, min(taus.shape[1:]) // len(taus)))
+    u = polar(torch.cat([part.u for part in parts], dim=1))
+    vh = polar(torch.cat([part.vh for part in parts]))
+    return ((u * torch.cat([part.s for part in parts])) @ vh).to(taus)
+
+
+@method("tsv_m", scope="tensor", title="Task singular vectors (TSV-M)", paper="https://arxiv.org/abs/2412.00081")
+def tsv_m(
+    base: Tensor,
+    taus: Tensor,
+    *,
+    context: Context,
+    scale: Number = 1.0,
+    exclude: tuple[str, ...] = NAMED_PROJECTIONS,
+) -> Tensor:
+    """The base plus the sum of low-rank task matrices whose singular vectors are made orthogonal to each other's.
+
+    For every m × n matrix: r = min(m, n) / k (at least 1); Uᵢ Sᵢ Vᵢᵀ = the r largest singular values of τᵢ;
+    U⊥, V⊥ = the nearest orthogonal matrices to [U₁ … U_k], [V₁ … V_k]; θ = θp + scale · U⊥ diag(S₁ … S_k) V⊥ᵀ.
+    Other tensors, and those matched by `exclude`, take the mean task vector.
+
+    Departs from the authors' code: where the stacked vectors are linearly dependent, as with equal experts, only the
+    directions that exist are orthogonalised; there arbitrary ones fill up.
+    """
+    if not is_matrix(context, exclude):
+        return base + scale * mean(taus)
+    return base + scale * decorrelated_sum(taus)
