@@ -33,11 +33,12 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=32)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--measure", type=int, default=10, help="score the development examples every so many steps")
+    parser.add_argument("--set", nargs="*", default=[], help="overrides of the recipe, such as tasks.news.batch_size=32")
     parser.add_argument("--settings", nargs="+", type=json.loads, default=[{}])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    with draws(arguments.seeds, budget=arguments.budget, development=True, sets=[]) as found:
+    with draws(arguments.seeds, budget=arguments.budget, development=True, sets=arguments.set) as found:
         for draw in found:
             with prepared(draw.recipe) as ready:
                 for setting in arguments.settings:

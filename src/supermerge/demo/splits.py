@@ -18,7 +18,7 @@ class Sizes:
     train: int
     validation: int = 32
     unlabelled: int = 256
-    test: int = 1000
+    test: int = 400
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from supermerge.learn.objectives import OBJECTIVES, distillation, entropy
@@ -19,7 +20,10 @@ Part = tuple[str, dict[str, Tensor], Tensor | None]
 
 
 class Batches:
-    """Endless steps, each a list of (task, part, weight) in the recipe's order; step s depends on nothing but s."""
+    """Endless steps, each a list of (task, part, weight) in the recipe's order; step s depends on nothing but s.
+
+    `teachers` are the experts' logits `[classes]` by the id of the example.
+    """
 
     def __init__(
         self,
@@ -27,7 +31,7 @@ class Batches:
         weights: Mapping[str, float],
         labelled: Mapping[str, Sequence[Example]],
         unlabelled: Mapping[str, Sequence[Example]],
-        teachers: Mapping[str, Tensor],
+        teachers: Mapping[int, Tensor],
         seed: int,
     ) -> None:
         self._bench, self._weights, self._seed = bench, weights, seed
@@ -44,8 +48,9 @@ class Batches:
         examples = (self._labelled if OBJECTIVES[objective] else self._unlabelled)[task]
         key = f"{task}/{'labelled' if OBJECTIVES[objective] else 'unlabelled'}"
         chosen = batch_indices(len(examples), spec.batch_size, step, seed=self._seed, key=key)
-        inputs = self._bench.batch(task, [examples[i] for i in chosen])
-        teacher = self._teachers[task][chosen] if objective == "distill" else None
+        batch = [examples[i] for i in chosen]
+        inputs = self._bench.batch(task, batch)
+        teacher = torch.stack([self._teachers[id(one)] for one in batch]) if objective == "distill" else None
         return task, (objective, inputs, teacher), spec.weight * self._weights[objective]
 
     def loss(self, _: nn.Module, task: str, part: Any) -> Tensor:

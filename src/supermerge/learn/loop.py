@@ -179,5 +179,5 @@ def _next_item(items: Iterator[Batch], step: int, steps: int) -> list[Item]:
     batch = next(items, None)
     if batch is None:
         raise DataError(f"The batches ended after {step} of {steps} steps.", hint="Pass more, or an endless iterator.")
-    parts: Sequence[Any] = [batch] if isinstance(batch, tuple) and isinstance(batch[0], str) else batch
-    return [(part[0], part[1], part[2] if len(part) == 3 else 1.0) for part in parts]
+    parts: Any = [batch] if isinstance(batch, tuple) and isinstance(batch[0], str) else batch
+    return [(str(task), data, float(weight[0]) if weight else 1.0) for task, data, *weight in parts]

@@ -57,19 +57,19 @@ class Session:
         weights = weighted_objectives(settings.loss)
         self._require_rows(weights)
         unlabelled = {task: self.bench.encode(task, rows.unlabelled) for task, rows in self.rows.items()}
-        teachers = self._teach(unlabelled) if "distill" in weights else {}
         searches = settings.patience is not None and any(OBJECTIVES[name] for name in weights)
         kept, held_back = self._split(searches)
+        everything = {task: [*kept[task], *held_back[task]] for task in kept}
+        teachers = self._teach(_taught(unlabelled, everything)) if "distill" in weights else {}
 
         def batches(labelled: Mapping[str, Sequence[Example]]) -> Batches:
-            return Batches(self.bench, weights, labelled, unlabelled, teachers, self.seed)
+            return Batches(self.bench, weights, labelled, _taught(unlabelled, labelled), teachers, self.seed)
 
         if not any(held_back.values()):
             return self._run(settings, "learning", settings.steps, batches(kept))
         found = self._run(settings, "searching", settings.steps, batches(kept), held_back)
         if not settings.refit or found.best_step == 0:
             return found
-        everything = {task: [*kept[task], *held_back[task]] for task in kept}
         refitted = self._run(settings, "refitting", found.best_step, batches(everything))
         # The search tells more than the refit: it has the held-back losses.
         refitted.history = found.history
@@ -122,13 +122,17 @@ class Session:
 
     def _require_rows(self, weights: Mapping[str, float]) -> None:
         for objective in weights:
-            kind, field = ("labelled", "validation") if OBJECTIVES[objective] else ("unlabelled", "unlabelled")
             for task, rows in self.rows.items():
-                if not (rows.labelled if OBJECTIVES[objective] else rows.unlabelled):
-                    raise DataError(
-                        f"tasks.{task}: loss {objective} needs {kind} examples, and there are none.",
-                        hint=f"Give tasks.{task}.{field}, or choose another loss.",
-                    )
+                if OBJECTIVES[objective] and not rows.labelled:
+                    self._refuse(task, objective, "labelled", "validation")
+                if not OBJECTIVES[objective] and not (rows.unlabelled or (objective == "distill" and rows.labelled)):
+                    self._refuse(task, objective, "unlabelled", "unlabelled")
+
+    def _refuse(self, task: str, objective: str, kind: str, key: str) -> None:
+        raise DataError(
+            f"tasks.{task}: loss {objective} needs {kind} examples, and there are none.",
+            hint=f"Give tasks.{task}.{key}, or choose another loss.",
+        )
 
     def _split(self, searches: bool) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
         """Encoded labelled rows of every task: (to learn from, held back)."""
@@ -150,11 +154,11 @@ class Session:
             total += spec.weight * losses / max(len(examples), 1)
         return total
 
-    def _teach(self, unlabelled: Mapping[str, Sequence[Example]]) -> dict[str, Tensor]:
-        """Every task's expert's logits on its unlabelled rows, `[rows, classes]`: each expert is loaded once."""
-        teachers = {}
+    def _teach(self, taught: Mapping[str, Sequence[Example]]) -> dict[int, Tensor]:
+        """The logits `[classes]` of every example's own expert, by the example's id: each expert is loaded once."""
+        teachers: dict[int, Tensor] = {}
         with phase("teaching"), torch.no_grad():
-            for task, examples in unlabelled.items():
+            for task, examples in taught.items():
                 spec = self.bench.specs[task]
                 if spec.is_generation:
                     raise RecipeError(
@@ -162,6 +166,15 @@ class Session:
                         hint="Use loss cross_entropy for this task's recipe.",
                     )
                 self.bench.load(self.experts[spec.expert])
-                parts = [examples[i : i + spec.batch_size] for i in range(0, len(examples), spec.batch_size)]
-                teachers[task] = torch.cat([self.bench.logits(task, self.bench.batch(task, part)) for part in parts])
+                for start in range(0, len(examples), spec.batch_size):
+                    part = examples[start : start + spec.batch_size]
+                    logits = self.bench.logits(task, self.bench.batch(task, part))
+                    teachers.update({id(example): row for example, row in zip(part, logits, strict=True)})
         return teachers
+
+
+def _taught(
+    unlabelled: Mapping[str, Sequence[Example]], labelled: Mapping[str, Sequence[Example]]
+) -> dict[str, Sequence[Example]]:
+    """What each task distils from: its unlabelled examples, or where it has none, the inputs of the labelled ones."""
+    return {task: unlabelled[task] or labelled[task] for task in labelled}
