@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class Package:
     sha256: str
 
 
-def fetch(packages: list[Package], directory: Path) -> dict[str, Path]:
+def fetch(packages: Sequence[Package], directory: Path) -> dict[str, Path]:
     """The wheels of `packages` in `directory`, by package name; pip downloads those that are missing or damaged.
 
     Raises ResourceError where this Python has no pip, NetworkError where pip cannot get the package, and DataError

@@ -1,4 +1,10 @@
-"""The tasks of the demo: which corpus, out of which package, and how its expert is trained."""
+"""The tasks of the demo: which corpus, out of which package, and how its expert is trained.
+
+The rates are high on purpose. At 3e-4 task vectors are 3 % of the backbone's norm and averaging four experts costs 2 to
+4 points per task; at these rates they are up to 6 %, the experts are no worse, and averaging costs 7 to 13 points on
+three of the four tasks: there is something to merge. Higher still (tweets at 1e-3, reviews at 5e-4 in batches of 16),
+the experts themselves lose points.
+"""
 
 from __future__ import annotations
 
