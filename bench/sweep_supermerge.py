@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=32)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--measure", type=int, default=10, help="score the development examples every so many steps")
-    parser.add_argument("--set", nargs="*", default=[], help="overrides of the recipe, such as tasks.news.batch_size=32")
+    parser.add_argument("--set", nargs="*", default=[], help="overrides of the recipe, as for supermerge run")
     parser.add_argument("--settings", nargs="+", type=json.loads, default=[{}])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()

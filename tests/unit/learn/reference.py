@@ -29,7 +29,7 @@ def learn_by_autograd(
     steps: int,
     lr: float,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(w, merged tensors) after `steps` of Adam on the sum of both tasks' losses; `w[group]` is `[k]` or `[k, rows]`."""
+    """(w, merged tensors) after `steps` of Adam on the sum of both losses; `w[group]` is `[k]` or `[k, rows]`."""
     w = {group: value.clone().requires_grad_() for group, value in w.items()}
     taus = {
         name: torch.stack([expert[name] - tensor for expert in experts.values()])
