@@ -25,7 +25,8 @@ def distances(match: Match) -> dict[str, float]:
         total += float(base.pow(2).sum())
         for expert, source in match.experts.items():
             tau = source.read_flat(name, 0, count, buffer=buffers[1]).double() - base
-            squares[expert] += float(torch.nan_to_num(tau).pow(2).sum())
+            # What is not finite is for others to find, and to name.
+            squares[expert] += float(tau[torch.isfinite(tau)].pow(2).sum())
     return {expert: math.sqrt(square / total) if total else 0.0 for expert, square in squares.items()}
 
 
