@@ -27,7 +27,7 @@ base: base
 experts:
   topic: experts/topic
   mood: experts/mood
-method: {name: supermerge, steps: 60, lr: 0.05}
+method: {name: supermerge, steps: 30, lr: 0.1}
 tasks:
   topic: {type: text-classification, expert: topic, validation: data/topic.valid.jsonl, test: data/topic.test.jsonl}
   mood: {type: text-classification, expert: mood, validation: data/mood.valid.jsonl, test: data/mood.test.jsonl}
@@ -94,7 +94,7 @@ def make(directory: Path) -> Path:
         expert = directory / "experts" / task
         train(base, task, labels, words).save_pretrained(expert)
         words.save_pretrained(expert)
-        for split, count in (("valid", 16), ("test", 100)):
+        for split, count in (("valid", 32), ("test", 100)):
             rows = [sentence(draw) for _ in range(count)]
             lines = [json.dumps({"text": row["text"], "label": row[task]}) for row in rows]
             (directory / "data" / f"{task}.{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +22,13 @@ def console() -> Console:
 def print_json(value: Any) -> None:
     """Print `value` as exactly one JSON document."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def short_path(path: str | Path) -> str:
+    """A path as one would type it here: relative where that is shorter. What is no absolute path stays as it is."""
+    text = str(path)
+    relative = os.path.relpath(text) if os.path.isabs(text) else text
+    return relative if len(relative) < len(text) else text
 
 
 def plain_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from supermerge.cli.console import console, plain_table
+from supermerge.cli.console import console, plain_table, short_path
 from supermerge.plan import Plan
 from supermerge.report.numbers import seconds, size
 
@@ -18,7 +18,7 @@ def print_plan(plan: Plan) -> None:
     for model in plan.models:
         style = "bold" if model.name == "base" else "cyan"
         cells = (f"{model.tensors:,}", f"{model.parameters:,}", size(model.bytes))
-        models.add_row(Text(model.name, style), model.ref, *cells)
+        models.add_row(Text(model.name, style), short_path(model.ref), *cells)
     out.print(models)
     out.print()
     out.print(Text.assemble(*_what(plan)))
@@ -58,5 +58,5 @@ def _totals(plan: Plan) -> list[tuple[str, str, str]]:
     totals.append(("disk", size(plan.output_bytes), f"of {size(plan.disk_free)} free"))
     if plan.seconds is not None:
         totals.append(("time", f"about {seconds(plan.seconds)}", "at the pace of two cores and a local disk"))
-    totals.append(("output", plan.output or "none", "" if plan.output else "give output.path or -o"))
+    totals.append(("output", short_path(plan.output or "none"), "" if plan.output else "give output.path or -o"))
     return totals

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from supermerge.cli.console import console
+from supermerge.cli.console import console, short_path
 from supermerge.cli.scores import print_results_table
 from supermerge.report.numbers import seconds, size
 from supermerge.report.results import Results
@@ -31,11 +29,11 @@ def print_result(result: Result) -> None:
     if results.recommendation is not None:
         out.print(Text.assemble(("Ship ", "bold"), results.recommendation.model, f": {results.recommendation.reason}"))
     out.print()
-    directory = _short(result.directory)
+    directory = short_path(result.directory)
     out.print(Text.assemble(("Model   ", "dim"), (directory, "bold"), (f"   {_cost(results)}", "dim")))
     report = result.directory / "report.html"
     if report.exists():
-        out.print(Text.assemble(("Report  ", "dim"), _short(report)))
+        out.print(Text.assemble(("Report  ", "dim"), short_path(report)))
 
 
 def _cost(results: Results) -> str:
@@ -46,9 +44,3 @@ def _cost(results: Results) -> str:
     parts += [f"in {seconds(total)}"] if cost.phases else []
     parts += [f"with at most {size(max(peaks))} of memory"] if peaks else []
     return " ".join(parts)
-
-
-def _short(path: Path) -> str:
-    """`path` as one would type it here: relative where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
