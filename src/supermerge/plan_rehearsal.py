@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from supermerge.methods import Bound, Context, Survey
 
-_SIDE = 128
+# Small enough for methods that iterate; of two sizes, because the difference leaves out what does not grow.
+_SIDES = (32, 64)
 
 
 class _Watch(TorchFunctionMode):
@@ -56,23 +57,27 @@ class _Watch(TorchFunctionMode):
 
 def survey_passes(bound: Bound, k: int) -> int:
     """How often the method reads everything before it merges."""
-    base, taus, context = _small(k)
-    return _surveyed(bound, base, taus, context)[1]
+    return _surveyed(bound, *_small(k, _SIDES[0]))[1]
 
 
 def bytes_per_element(bound: Bound, k: int) -> float:
     """Bytes that the method itself holds, at most, for every element that it merges at once."""
-    base, taus, context = _small(k)
+    small, large = (_peak(bound, k, side) for side in _SIDES)
+    return (large - small) / (_SIDES[1] ** 2 - _SIDES[0] ** 2)
+
+
+def _peak(bound: Bound, k: int, side: int) -> int:
+    base, taus, context = _small(k, side)
     survey, _ = _surveyed(bound, base, taus, context)
     with _Watch(base, taus) as watch:
-        merged = bound(base, taus, context, survey)
-    return watch.peak / merged.numel()
+        bound(base, taus, context, survey)
+    return watch.peak
 
 
-def _small(k: int) -> tuple[Tensor, Tensor, Context]:
+def _small(k: int, side: int) -> tuple[Tensor, Tensor, Context]:
     draw = torch.Generator().manual_seed(0)
-    base, taus = torch.randn(_SIDE, _SIDE, generator=draw), torch.randn(k, _SIDE, _SIDE, generator=draw)
-    return base, taus, Context("weight", (_SIDE, _SIDE), tuple(str(i) for i in range(k)))
+    base, taus = torch.randn(side, side, generator=draw), torch.randn(k, side, side, generator=draw)
+    return base, taus, Context("weight", (side, side), tuple(str(i) for i in range(k)))
 
 
 def _surveyed(bound: Bound, base: Tensor, taus: Tensor, context: Context) -> tuple[Survey | None, int]:
