@@ -21,7 +21,7 @@ from supermerge.assemble.workers import default_threads, parallel
 from supermerge.checkpoint import Match, TensorInfo
 from supermerge.errors import RefusedError
 from supermerge.events import emit, phase
-from supermerge.methods import Bound, Context, Survey
+from supermerge.methods import BLOCK, Bound, Context, Survey
 
 _BUDGET = 1 << 30
 """Bytes that whole tensors merged at the same time may hold together; a larger single tensor is merged alone."""
@@ -57,10 +57,12 @@ class _Pass:
     def __init__(self, match: Match, choice: Choice, seed: int, threads: int | None) -> None:
         choice.rehearse(len(match.experts))
         choice.require_functions()
-        self.match, self.choice, self.seed = match, choice, seed
+        self.match, self.seed = match, seed
         self.threads = threads or default_threads()
         self.experts = tuple(match.experts)
-        self.merged = set(match.merged)
+        # A tied alias takes its twin's method, so that the two stay equal.
+        self.bounds = {name: choice(match.tied.get(name, name)) for name in match.merged}
+        self._cut: dict[int, bool] = {}
         self._local = threading.local()
         self._surveys: dict[int, Survey | None] = {}
 
@@ -70,18 +72,19 @@ class _Pass:
             self._local.reader = Reader(self.match)
         return self._local.reader
 
-    def bound(self, name: str) -> Bound:
-        """The method for a tensor; a tied alias takes its twin's, so that the two stay equal."""
-        return self.choice(self.match.tied.get(name, name))
-
     def context(self, name: str, offset: int) -> Context:
         shape = self.match.base.tensors[name].shape
         return Context(self.match.tied.get(name, name), shape, self.experts, self.seed, offset)
 
+    def _chunked(self, bound: Bound) -> bool:
+        if id(bound) not in self._cut:
+            self._cut[id(bound)] = bound.chunked
+        return self._cut[id(bound)]
+
     def cost(self, name: str) -> int:
         """Bytes that merging a tensor holds, roughly."""
         info, k = self.match.base.tensors[name], len(self.experts)
-        pieces = name not in self.merged or self.bound(name).chunked
+        pieces = name not in self.bounds or self._chunked(self.bounds[name])
         numel = min(info.numel, piece_elements(k)) if pieces else info.numel
         return numel * 4 * 2 * (k + 2)
 
@@ -91,8 +94,7 @@ class _Pass:
     def survey(self) -> None:
         """Run the surveys of all tensors that the chosen methods need; tied tensors count once."""
         groups: dict[int, tuple[Bound, list[str]]] = {}
-        for name in self.match.merged:
-            bound = self.bound(name)
+        for name, bound in self.bounds.items():
             if bound.scope == "model" and name not in self.match.tied:
                 groups.setdefault(id(bound), (bound, []))[1].append(name)
         for key, (bound, names) in groups.items():
@@ -118,7 +120,7 @@ class _Pass:
 
     def merge(self, name: str, hashes: Hashes | None = None) -> Iterator[tuple[Piece, Tensor]]:
         """Every piece of a tensor with its merge, flat, in the arithmetic's dtype."""
-        bound = self.bound(name)
+        bound = self.bounds[name]
         survey = self._surveys.get(id(bound)) if bound.scope == "model" else bound.survey(len(self.experts))
         single = self.match.base.tensors[name].numel <= piece_elements(len(self.experts))
         # A tensor of one piece is read once, whatever its survey asks for.
@@ -134,13 +136,24 @@ class _Pass:
             if not rows.numel():
                 yield piece, rows[0].reshape(-1)
                 return
-            yield piece, bound(rows[0], rows[1:], self.context(name, piece.start), survey).reshape(-1)
+            yield piece, self._merged(name, piece.start, rows, survey)
+
+    def _merged(self, name: str, start: int, rows: Tensor, survey: Survey | None) -> Tensor:
+        """A piece, merged and flat; cut into blocks where it may be, so that what is computed stays in the cache."""
+        bound = self.bounds[name]
+        if not self._chunked(bound):
+            return bound(rows[0], rows[1:], self.context(name, start), survey).reshape(-1)
+        merged = torch.empty_like(rows[0])
+        for first in range(0, rows.shape[1], BLOCK):
+            block = rows[:, first : first + BLOCK]
+            merged[first : first + BLOCK] = bound(block[0], block[1:], self.context(name, start + first), survey)
+        return merged
 
     def pieces(self, name: str, hashes: Hashes | None = None) -> Iterator[Piece]:
-        return self.reader.pieces(name, whole=not self.bound(name).chunked, hashes=hashes)
+        return self.reader.pieces(name, whole=not self._chunked(self.bounds[name]), hashes=hashes)
 
     def _shaped(self, name: str, piece: Piece) -> Tensor:
-        if self.bound(name).chunked:
+        if self._chunked(self.bounds[name]):
             return piece.rows
         return piece.rows.view(len(piece.rows), *self.match.base.tensors[name].shape)
 
@@ -202,7 +215,7 @@ def merge_into(
 
     def write(name: str) -> _Seen:
         info, hashes = match.base.tensors[name], Hashes(len(work.experts))
-        if name not in work.merged:
+        if name not in work.bounds:
             for start, stored in work.reader.raw(name, hashes):
                 sink.write_flat(name, start, stored.to(dtype) if dtype and info.is_floating else stored)
             return _Seen(name, hashes)
@@ -226,7 +239,7 @@ def merge_into(
 
 def _gathered(work: _Pass, seen: Sequence[_Seen]) -> Assembled:
     result = Assembled({one.name: one.hashes.base.hexdigest() for one in seen})
-    merged = [one for one in seen if one.name in work.merged]
+    merged = [one for one in seen if one.name in work.bounds]
     for i, expert in enumerate(work.experts):
         result.expert_hashes[expert] = {one.name: one.hashes.experts[i].hexdigest() for one in merged}
     grams = {one.name: one.gram for one in merged if one.gram is not None and one.name not in work.match.tied}

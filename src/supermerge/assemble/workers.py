@@ -32,6 +32,13 @@ def parallel(
     operation runs on one thread, which keeps results independent of `threads`. The first error stops everything.
     """
     previous = torch.get_num_threads()
+    if threads == 1:
+        torch.set_num_threads(1)
+        try:
+            yield from map(work, items)
+        finally:
+            torch.set_num_threads(previous)
+        return
     pool = ThreadPoolExecutor(threads, "supermerge", initializer=torch.set_num_threads, initargs=(1,))
     running: dict[Future[Result], int] = {}
     try:

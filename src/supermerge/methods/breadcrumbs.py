@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from supermerge.methods.context import Context
@@ -15,7 +14,7 @@ from supermerge.methods.ranking import as_rows, ranks
 from supermerge.methods.registry import method
 from supermerge.methods.survey import MagnitudeSurvey, Survey
 from supermerge.methods.task_arithmetic import scaled
-from supermerge.methods.transforms import agree_sum, elect, keep_large, weighted, weighted_sum
+from supermerge.methods.transforms import Taus, agree_sum, elect, keep_large, weighted, weighted_sum
 
 _PAPER = "https://arxiv.org/abs/2312.06795"
 Along = Literal["row", "tensor"]
@@ -52,11 +51,11 @@ def _survey(values: Mapping[str, Any], k: int) -> BandSurvey | None:
     return BandSurvey(per_expert(values["density"], k), values["gamma"]) if values["along"] == "tensor" else None
 
 
-def crumbs(taus: Tensor, survey: BandSurvey | None, density: Fractions, gamma: float) -> Tensor:
+def crumbs(taus: Tensor, survey: BandSurvey | None, density: Fractions, gamma: float) -> Taus:
     """Every τᵢ without its `gamma` largest elements and with the `density` next largest ones, zero elsewhere."""
     if survey is not None:
         limits = zip(taus, survey.least.thresholds, survey.outliers.thresholds, strict=True)
-        return torch.stack([keep_large(tau, low) - keep_large(tau, high) for tau, low, high in limits])
+        return [keep_large(tau, low) - keep_large(tau, high) for tau, low, high in limits]
     if taus.ndim == 1:
         return taus
     out = []
@@ -66,7 +65,7 @@ def crumbs(taus: Tensor, survey: BandSurvey | None, density: Fractions, gamma: f
         place = ranks(rows)
         high = n - int(n * gamma)
         out.append((rows * (place < high) * (place >= high - int(n * share))).view(tau.shape))
-    return torch.stack(out)
+    return out
 
 
 @method("breadcrumbs", scope="tensor", title="Model Breadcrumbs", paper=_PAPER, survey=_survey)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from supermerge.methods.context import Context
@@ -51,13 +50,13 @@ def _scope(values: Mapping[str, Any]) -> Scope:
     return "tensor" if values["rescale"] == "l1" else "element"
 
 
-def thinned(taus: Tensor, drop: DropRates, survey: KeptSurvey | None, context: Context) -> Tensor:
+def thinned(taus: Tensor, drop: DropRates, survey: KeptSurvey | None, context: Context) -> list[Tensor]:
     """τ̂ᵢ = mᵢ τᵢ / (1 − pᵢ), elements kept with probability 1 − pᵢ, so that E[τ̂ᵢ] = τᵢ; or rescaled by `survey`."""
     dropped = []
     for i, (tau, p) in enumerate(zip(taus, per_expert(drop, len(taus)), strict=True)):
         factor = 1 / (1 - p) if survey is None else survey.factor(i)
         dropped.append(tau * factor * context.bernoulli("dare", i, 1 - p, tau) if p else tau)
-    return torch.stack(dropped)
+    return dropped
 
 
 @method(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from supermerge.methods.spectral import NAMED_PROJECTIONS, is_matrix, mean, pola
 from supermerge.methods.transforms import agree_mean, keep_large, summed
 
 
-def agreed(cores: Tensor) -> Tensor:
+def agreed(cores: Sequence[Tensor]) -> Tensor:
     """[…]: the mean over the tasks of the entries that have the sign of their sum; 0 where it is zero."""
     return agree_mean(cores, torch.sign(summed(cores)), [1.0] * len(cores))
 
@@ -42,8 +44,8 @@ def dc_merge(
     parts = truncated(taus, max(1, min(base.shape) // len(taus)))
     u = polar(torch.cat([part.u for part in parts], dim=1))
     vh = polar(torch.cat([part.vh for part in parts]))
-    cores = torch.stack([u.T @ part.matrix() @ vh.T for part in parts])
+    cores = [u.T @ part.matrix() @ vh.T for part in parts]
     kept = max(1, int(density * cores[0].numel()))
-    cores = torch.stack([keep_large(core, nth_largest(core, kept)) for core in cores])
-    blocks = torch.block_diag(*[torch.ones(len(part.s), len(part.s)) for part in parts]).to(cores)
+    cores = [keep_large(core, nth_largest(core, kept)) for core in cores]
+    blocks = torch.block_diag(*[torch.ones(len(part.s), len(part.s)) for part in parts]).to(cores[0])
     return base + scale * (u @ (agreed(cores) * blocks) @ vh).to(base)

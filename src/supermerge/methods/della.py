@@ -35,7 +35,7 @@ def keep_probability(tau: Tensor, density: float, epsilon: float) -> Tensor:
     return (density - epsilon + place * (2 * epsilon)).view(tau.shape)
 
 
-def thinned(taus: Tensor, density: Densities, epsilon: float, rescale: Rescale, context: Context) -> Tensor:
+def thinned(taus: Tensor, density: Densities, epsilon: float, rescale: Rescale, context: Context) -> list[Tensor]:
     """τ̂ᵢ = mᵢ τᵢ / pᵢ, or mᵢ τᵢ with the sum of magnitudes of τᵢ; a density of 1 keeps τᵢ as it is."""
     out = []
     for i, (tau, share) in enumerate(zip(taus, per_expert(density, len(taus)), strict=True)):
@@ -49,7 +49,7 @@ def thinned(taus: Tensor, density: Densities, epsilon: float, rescale: Rescale, 
         else:
             left = float(kept.abs().sum(dtype=torch.float64))
             out.append(kept * (float(tau.abs().sum(dtype=torch.float64)) / left) if left else kept)
-    return torch.stack(out)
+    return out
 
 
 @method("della", scope="tensor", title="DELLA-Merging", paper=_PAPER)

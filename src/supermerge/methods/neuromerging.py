@@ -13,7 +13,7 @@ from supermerge.methods.context import Context
 from supermerge.methods.parameters import Number, PositiveFraction
 from supermerge.methods.registry import method
 from supermerge.methods.survey import MagnitudeSurvey, Totals
-from supermerge.methods.transforms import agree_mean, elect, keep_large
+from supermerge.methods.transforms import Taus, agree_mean, elect, keep_large
 
 
 class TrimSurvey(MagnitudeSurvey):
@@ -39,9 +39,9 @@ class TrimSurvey(MagnitudeSurvey):
             return False
         return super().finish_pass() or self._measure
 
-    def trimmed(self, taus: Tensor) -> Tensor:
-        """[k, *shape]: every τᵢ without its small elements."""
-        return torch.stack([keep_large(tau, least) for tau, least in zip(taus, self.thresholds, strict=True)])
+    def trimmed(self, taus: Tensor) -> list[Tensor]:
+        """Every τᵢ without its small elements, k tensors."""
+        return [keep_large(tau, least) for tau, least in zip(taus, self.thresholds, strict=True)]
 
     @property
     def amplification(self) -> float:
@@ -59,7 +59,7 @@ def _survey(values: Mapping[str, Any], k: int) -> TrimSurvey:
     return TrimSurvey(k, values["density"], measure=values["across"] is None)
 
 
-def elected_mean(values: Tensor) -> Tensor:
+def elected_mean(values: Taus) -> Tensor:
     """[k, …] → […]: the mean of the values that have the sign of their sum, + for zero."""
     return agree_mean(values, elect(values, tie=1), [1.0] * len(values))
 
@@ -89,6 +89,9 @@ def neuromerging(
     `across`. Trimming keeps the `density` largest magnitudes over the model. `across` defaults to 1 / (1 − σ), σ the
     largest share of ‖τᵢ‖₁ that trimming took, and `along` to 0, the paper's choice without validation data.
 
+    Where two singular values of a stack are equal, its coordinates, and with them the merge, depend on the order of the
+    experts.
+
     Departs from the authors' code: the part along w is scaled by w, not by w / ‖w‖; a sum of zero counts as +. How they
     scale vectors, and σ, are our reading.
     """
@@ -97,7 +100,7 @@ def neuromerging(
     if base.ndim < 2:
         return base + scale * elected_mean(trimmed)
     w = base.reshape(len(base), -1).double()
-    rows = trimmed.reshape(len(taus), *w.shape).double()
+    rows = torch.stack(trimmed).reshape(len(taus), *w.shape).double()
     shares = (rows * w).sum(-1) / (w * w).sum(-1).clamp(min=1e-300)
     beyond = rows - shares[:, :, None] * w
     merged = along * elected_mean(shares)[:, None] * w + scale * _across(beyond.transpose(0, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +28,14 @@ class Selection:
         self.done = False
         self._wanted, self._signed = wanted, signed
         self._rank, self._bin = 0, -1
-        self._counts = torch.zeros(_BINS, dtype=torch.int64)
+        self._offset = _BINS // 2 if signed else 0
+        self._counts = torch.zeros(_BINS // 2 + self._offset, dtype=torch.int64)
         self._lock = threading.Lock()
+
+    @property
+    def _low(self) -> int:
+        """The smallest key of the bin that the second pass looks into."""
+        return (self._bin - self._offset) << _LOW_BITS
 
     def observe(self, values: Tensor) -> None:
         """Count a piece of the stream, of any shape."""
@@ -38,13 +45,12 @@ class Selection:
         # The order of negative numbers is that of their bits, reversed.
         keys = bits ^ ((bits >> 31) & _MAGNITUDE) if self._signed else bits & _MAGNITUDE
         if self._bin < 0:
-            counts = torch.bincount((keys >> _LOW_BITS) + _BINS // 2, minlength=_BINS)
+            keys = keys.bitwise_right_shift_(_LOW_BITS)
+            counts = torch.bincount(keys.add_(self._offset) if self._offset else keys, minlength=len(self._counts))
         else:
-            # Below and above the bin count as its two neighbours, which are then left out. The clamp before the
-            # difference keeps it from overflowing.
-            low = (self._bin - _BINS // 2) << _LOW_BITS
-            inside = keys.clamp(max(low - 1, -_MAGNITUDE - 1), min(low + _BINS, _MAGNITUDE)) - (low - 1)
-            counts = torch.bincount(inside, minlength=_BINS + 2)[1 : _BINS + 1]
+            # Unsigned numbers wrap around, so one comparison finds the bin; numpy picks few of many much faster.
+            above = keys.cpu().numpy().view(np.uint32) - np.uint32(self._low & 0xFFFFFFFF)
+            counts = torch.from_numpy(np.bincount(above[above < _BINS].view(np.int32), minlength=_BINS))
         with self._lock:
             self._counts += counts.cpu()
 
@@ -61,12 +67,12 @@ class Selection:
                 self.value, self.done = float("inf") if self._rank <= 0 else missing, True
                 return False
         place = int(torch.searchsorted(from_above, self._rank))
-        found = _BINS - 1 - place
+        found = len(self._counts) - 1 - place
         if self._bin < 0:
             self._rank -= int(from_above[place - 1]) if place else 0
             self._bin, self._counts = found, torch.zeros(_BINS, dtype=torch.int64)
             return True
-        key = torch.tensor(((self._bin - _BINS // 2) << _LOW_BITS) | found, dtype=torch.int32)
+        key = torch.tensor(self._low | found, dtype=torch.int32)
         bits = key ^ ((key >> 31) & _MAGNITUDE)
         self.value, self.done = float(bits.view(torch.float32)), True
         return False

@@ -14,7 +14,7 @@ from supermerge.methods.context import Context
 from supermerge.methods.parameters import Fractions, Number, Weights, per_expert
 from supermerge.methods.registry import Scope, method
 from supermerge.methods.survey import MagnitudeSurvey
-from supermerge.methods.transforms import agree_mean, agree_sum, elect, keep_large, summed
+from supermerge.methods.transforms import agree_mean, agree_sum, elect, keep_large, summed, weighted
 
 
 class TiesSurvey(MagnitudeSurvey):
@@ -31,7 +31,8 @@ class TiesSurvey(MagnitudeSurvey):
         if not self._voting:
             super().observe(context, base, taus)
             return
-        votes = _votes(trimmed(taus, self.thresholds, self._weights))
+        total = summed(trimmed(taus, self.thresholds, self._weights))
+        votes = int(torch.sign(total).sum(dtype=torch.float64))
         with self._lock:
             self.votes += votes
 
@@ -43,14 +44,9 @@ class TiesSurvey(MagnitudeSurvey):
         return self._voting or not self.done
 
 
-def trimmed(taus: Tensor, thresholds: Sequence[float], weights: Sequence[float]) -> Tensor:
-    """[k, *shape]: wᵢ trim(τᵢ)."""
-    kept = [keep_large(tau, least) for tau, least in zip(taus, thresholds, strict=True)]
-    return torch.stack([tau if w == 1 else tau * w for tau, w in zip(kept, weights, strict=True)])
-
-
-def _votes(taus: Tensor) -> int:
-    return int(torch.sign(summed(taus)).sum(dtype=torch.float64))
+def trimmed(taus: Tensor, thresholds: Sequence[float], weights: Sequence[float]) -> list[Tensor]:
+    """[wᵢ trim(τᵢ)], k tensors."""
+    return weighted([keep_large(tau, least) for tau, least in zip(taus, thresholds, strict=True)], weights)
 
 
 def _survey(values: Mapping[str, Any], k: int) -> TiesSurvey:

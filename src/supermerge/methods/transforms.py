@@ -16,6 +16,9 @@ from torch import Tensor
 
 from supermerge.errors import RecipeError
 
+Taus = Tensor | Sequence[Tensor]
+"""k task vectors: stacked, or one by one where they need not be stacked."""
+
 
 def weighted_sum(base: Tensor, taus: Iterable[Tensor], coefficients: Sequence[float] | Tensor) -> Tensor:
     """θp + Σᵢ cᵢ τᵢ, accumulated expert by expert.
@@ -42,14 +45,12 @@ def accumulate(merged: Tensor, tau: Tensor, c: Tensor | float, *, scratch: Tenso
         merged += torch.mul(tau, float(c), out=scratch)
 
 
-def weighted(taus: Tensor, weights: Sequence[float]) -> Tensor:
-    """[k, *shape]: wᵢ τᵢ; `taus` itself where every weight is 1."""
-    if all(weight == 1 for weight in weights):
-        return taus
-    return torch.stack([tau * weight for tau, weight in zip(taus, weights, strict=True)])
+def weighted(taus: Taus, weights: Sequence[float]) -> list[Tensor]:
+    """[wᵢ τᵢ], k tensors."""
+    return [tau if weight == 1 else tau * weight for tau, weight in zip(taus, weights, strict=True)]
 
 
-def summed(taus: Tensor) -> Tensor:
+def summed(taus: Taus) -> Tensor:
     """Σᵢ τᵢ, accumulated expert by expert."""
     total = taus[0].clone()
     for tau in taus[1:]:
@@ -75,12 +76,12 @@ def keep_large(tau: Tensor, least: float) -> Tensor:
     return F.hardshrink(tau, below)
 
 
-def elect(taus: Tensor, tie: int) -> Tensor:
+def elect(taus: Taus, tie: int) -> Tensor:
     """+1 where the sum over the experts is positive, −1 where negative; `tie` where it is exactly zero."""
     return torch.sign(2 * torch.sign(summed(taus)) + tie)
 
 
-def agree_sum(taus: Tensor, sign: Tensor) -> Tensor:
+def agree_sum(taus: Taus, sign: Tensor) -> Tensor:
     """The sum of the elements that have the elected sign."""
     total = torch.zeros_like(sign)
     for tau in taus:
@@ -88,13 +89,13 @@ def agree_sum(taus: Tensor, sign: Tensor) -> Tensor:
     return total * sign
 
 
-def agree_mean(taus: Tensor, sign: Tensor, weights: Sequence[float]) -> Tensor:
+def agree_mean(taus: Taus, sign: Tensor, weights: Sequence[float]) -> Tensor:
     """The mean, by `weights`, of the elements that have the elected sign; `taus` are weighted already; 0 where none."""
     total, weight = torch.zeros_like(sign), torch.zeros_like(sign)
     for tau, w in zip(taus, weights, strict=True):
         agrees = torch.relu(tau * sign)
         total += agrees
-        weight += torch.sign(agrees) * w
+        weight += torch.sign(agrees) if w == 1 else torch.sign(agrees) * w
     return total * sign / _nonzero(weight, weights)
 
 
