@@ -129,7 +129,7 @@ CASES = [
         6,
         ("mood", "good", "class"),
     ),
-    Case("validation in test", _overlap, 6, ("mood", "3 of 16")),
+    Case("validation in test", _overlap, 6, ("mood", "3 of 32")),
     Case(
         "column missing",
         lambda t: _data(t, "mood.valid.jsonl", [{"sentence": "x", "label": "good"}]),

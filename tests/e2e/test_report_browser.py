@@ -82,6 +82,8 @@ def visit(browser: Browser, reports: dict[str, Path]) -> Iterator[Callable[..., 
         context.route(lambda url: not url.startswith("file://"), refuse)
         tab.page.on("console", lambda message: tab.complaints.append(f"{message.type}: {message.text}"))
         tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        # A busy machine may be slow; what is tested is what the page shows, not when.
+        tab.page.set_default_timeout(180_000)
         tab.page.goto(reports[name].as_uri())
         settle(tab.page)
         return tab
