@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supermerge.assemble import merge_into, output_infos, pieces, stream
+from supermerge.assemble import merge_into, output_infos, passes, pieces
 from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, Match
 from supermerge.errors import CheckpointError, RecipeError
@@ -90,18 +90,23 @@ def test_every_method_has_a_row():
 
 
 def model(seed: int, k: int, *, size: int = 0, dtype: torch.dtype = torch.float32, grid: bool = False):
-    """A base and k experts with tensors of every kind; on a `grid`, task vectors collide and cancel often."""
+    """A base and k experts with tensors of every kind.
+
+    On a `grid` every number is a multiple of 1/8: task vectors collide and cancel often, and exactly.
+    """
     draw = torch.Generator().manual_seed(seed)
     shapes = {"b.weight": (6, 4), "a.bias": (5,), "conv": (3, 2, 2, 2), "scale": (), "wide": (2, 9), "empty": (0, 3)}
     if size:
         shapes["long"] = (size,)
-    base = {name: torch.randn(shape, generator=draw).to(dtype) for name, shape in shapes.items()}
-    experts = {}
-    for i in range(k):
-        taus = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
-        if grid:
-            taus = {name: tau.round() for name, tau in taus.items()}
-        experts[f"expert {i}"] = {name: (base[name] + 0.1 * taus[name]).to(dtype) for name in shapes}
+
+    def drawn(scale: float) -> dict[str, torch.Tensor]:
+        normal = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+        return {name: (t * scale * 8).round() / 8 if grid else t * scale for name, t in normal.items()}
+
+    base = {name: tensor.to(dtype) for name, tensor in drawn(1).items()}
+    experts = {
+        f"expert {i}": {name: (base[name] + tau).to(dtype) for name, tau in drawn(0.1).items()} for i in range(k)
+    }
     for tensors in (base, *experts.values()):
         tensors["position_ids"] = torch.arange(4)
         tensors["mask"] = torch.tensor([True, False])
@@ -213,8 +218,9 @@ def test_cut_into_pieces_is_the_same_bytes_as_whole(name, data):
     outcomes = []
     for elements in (BLOCK, 64 * BLOCK):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pieces, "_PIECE_ELEMENTS", elements)
-            patch.setattr(stream, "BLOCK", elements)
+            patch.setattr(pieces, "_READ_ELEMENTS", elements)
+            patch.setattr(pieces, "BLOCK", elements)
+            patch.setattr(passes, "BLOCK", elements)
             outcomes.append(merge(base, experts, name, **ROWS[name].params))
     assert_same(*outcomes)
 

@@ -1,30 +1,26 @@
 """The streaming pass: a method and matched checkpoints in, merged tensors out, in bounded memory.
 
-Element-scope methods see pieces of fixed size; the others see whole tensors, several at a time while they fit into
-the budget. Every tensor is one job of one thread, so its pieces are read, hashed and written in order.
+Methods that may be cut see blocks of fixed size; the others see whole tensors, several at a time while they fit into a
+budget. Reading, computing and writing overlap, because several tensors are merged at once.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from supermerge.assemble.choice import Choice, Rules, chosen
+from supermerge.assemble.choice import Rules, chosen
 from supermerge.assemble.geometry import Geometry, add_gram
-from supermerge.assemble.pieces import Hashes, Piece, Reader, arithmetic, piece_elements
-from supermerge.assemble.workers import default_threads, parallel
+from supermerge.assemble.passes import Passes
+from supermerge.assemble.pieces import Hashes, arithmetic
 from supermerge.checkpoint import Match, TensorInfo
 from supermerge.errors import RefusedError
 from supermerge.events import emit, phase
-from supermerge.methods import BLOCK, Bound, Context, Survey
-
-_BUDGET = 1 << 30
-"""Bytes that whole tensors merged at the same time may hold together; a larger single tensor is merged alone."""
+from supermerge.methods import Bound
 
 
 class Sink(Protocol):
@@ -51,113 +47,6 @@ class _Seen:
     gram: Tensor | None = None
 
 
-class _Pass:
-    """The tensors of a match, and the method chosen for each."""
-
-    def __init__(self, match: Match, choice: Choice, seed: int, threads: int | None) -> None:
-        choice.rehearse(len(match.experts))
-        choice.require_functions()
-        self.match, self.seed = match, seed
-        self.threads = threads or default_threads()
-        self.experts = tuple(match.experts)
-        # A tied alias takes its twin's method, so that the two stay equal.
-        self.bounds = {name: choice(match.tied.get(name, name)) for name in match.merged}
-        self._cut: dict[int, bool] = {}
-        self._local = threading.local()
-        self._surveys: dict[int, Survey | None] = {}
-
-    @property
-    def reader(self) -> Reader:
-        if not hasattr(self._local, "reader"):
-            self._local.reader = Reader(self.match)
-        return self._local.reader
-
-    def context(self, name: str, offset: int) -> Context:
-        shape = self.match.base.tensors[name].shape
-        return Context(self.match.tied.get(name, name), shape, self.experts, self.seed, offset)
-
-    def _chunked(self, bound: Bound) -> bool:
-        if id(bound) not in self._cut:
-            self._cut[id(bound)] = bound.chunked
-        return self._cut[id(bound)]
-
-    def cost(self, name: str) -> int:
-        """Bytes that merging a tensor holds, roughly."""
-        info, k = self.match.base.tensors[name], len(self.experts)
-        pieces = name not in self.bounds or self._chunked(self.bounds[name])
-        numel = min(info.numel, piece_elements(k)) if pieces else info.numel
-        return numel * 4 * 2 * (k + 2)
-
-    def over(self, names: Sequence[str], work: Callable[[str], Any], ordered: bool) -> Iterator[Any]:
-        return parallel(names, work, threads=self.threads, cost=self.cost, limit=_BUDGET, ordered=ordered)
-
-    def survey(self) -> None:
-        """Run the surveys of all tensors that the chosen methods need; tied tensors count once."""
-        groups: dict[int, tuple[Bound, list[str]]] = {}
-        for name, bound in self.bounds.items():
-            if bound.scope == "model" and name not in self.match.tied:
-                groups.setdefault(id(bound), (bound, []))[1].append(name)
-        for key, (bound, names) in groups.items():
-            survey = self._surveys[key] = bound.survey(len(self.experts))
-            if survey is not None:
-                with phase("survey"):
-                    self._fill(survey, bound, names)
-
-    def _fill(self, survey: Survey, bound: Bound, names: Sequence[str]) -> None:
-        def observe(name: str) -> None:
-            for piece in self.pieces(name):
-                self._observe(survey, name, piece)
-
-        again = True
-        while again:
-            for done, _ in enumerate(self.over(names, observe, ordered=False), 1):
-                emit("progress", phase="survey", done=done, total=len(names), unit="tensors")
-            again = survey.finish_pass()
-
-    def _observe(self, survey: Survey, name: str, piece: Piece) -> None:
-        rows = self._shaped(name, piece)
-        survey.observe(self.context(name, piece.start), rows[0], rows[1:])
-
-    def merge(self, name: str, hashes: Hashes | None = None) -> Iterator[tuple[Piece, Tensor]]:
-        """Every piece of a tensor with its merge, flat, in the arithmetic's dtype."""
-        bound = self.bounds[name]
-        survey = self._surveys.get(id(bound)) if bound.scope == "model" else bound.survey(len(self.experts))
-        single = self.match.base.tensors[name].numel <= piece_elements(len(self.experts))
-        # A tensor of one piece is read once, whatever its survey asks for.
-        kept = list(self.pieces(name, hashes)) if single else None
-        if survey is not None and bound.scope == "tensor":
-            again = True
-            while again:
-                for piece in kept or self.pieces(name):
-                    self._observe(survey, name, piece)
-                again = survey.finish_pass()
-        for piece in kept or self.pieces(name, hashes):
-            rows = self._shaped(name, piece)
-            if not rows.numel():
-                yield piece, rows[0].reshape(-1)
-                return
-            yield piece, self._merged(name, piece.start, rows, survey)
-
-    def _merged(self, name: str, start: int, rows: Tensor, survey: Survey | None) -> Tensor:
-        """A piece, merged and flat; cut into blocks where it may be, so that what is computed stays in the cache."""
-        bound = self.bounds[name]
-        if not self._chunked(bound):
-            return bound(rows[0], rows[1:], self.context(name, start), survey).reshape(-1)
-        merged = torch.empty_like(rows[0])
-        for first in range(0, rows.shape[1], BLOCK):
-            block = rows[:, first : first + BLOCK]
-            merged[first : first + BLOCK] = bound(block[0], block[1:], self.context(name, start + first), survey)
-        return merged
-
-    def pieces(self, name: str, hashes: Hashes | None = None) -> Iterator[Piece]:
-        return self.reader.pieces(name, whole=not self._chunked(self.bounds[name]), hashes=hashes)
-
-    def _shaped(self, name: str, piece: Piece) -> Tensor:
-        if self._chunked(self.bounds[name]):
-            return piece.rows
-        return piece.rows.view(len(piece.rows), *self.match.base.tensors[name].shape)
-
-
 def output_infos(match: Match, dtype: torch.dtype | None = None) -> list[TensorInfo]:
     """What `merge_into` writes: the base's names, shapes and order, floating tensors in `dtype` (None: the base's)."""
     return [
@@ -178,7 +67,7 @@ def assemble(
     names: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """(name, merged tensor in fp32) for every tensor that is merged, or those in `names`, in order, one at a time."""
-    work = _Pass(match, chosen(method, params, weights, rules), seed, threads)
+    work = Passes(match, chosen(method, params, weights, rules), seed, threads)
     work.survey()
 
     def whole(name: str) -> tuple[str, Tensor]:
@@ -210,7 +99,7 @@ def merge_into(
     Tensors that are not merged are copied from the base. Raises CheckpointError for NaN or infinity in a tensor read,
     RefusedError where the result does not fit into `dtype`.
     """
-    work = _Pass(match, chosen(method, params, weights, rules), seed, threads)
+    work = Passes(match, chosen(method, params, weights, rules), seed, threads)
     work.survey()
 
     def write(name: str) -> _Seen:
@@ -237,7 +126,7 @@ def merge_into(
     return _gathered(work, [seen[name] for name in wanted])
 
 
-def _gathered(work: _Pass, seen: Sequence[_Seen]) -> Assembled:
+def _gathered(work: Passes, seen: Sequence[_Seen]) -> Assembled:
     result = Assembled({one.name: one.hashes.base.hexdigest() for one in seen})
     merged = [one for one in seen if one.name in work.bounds]
     for i, expert in enumerate(work.experts):

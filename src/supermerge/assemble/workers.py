@@ -17,6 +17,16 @@ def default_threads() -> int:
     return max(2, min(8, torch.get_num_threads()))
 
 
+def keep_freed_memory() -> None:
+    """Let the allocator keep what is freed, up to some dozens of megabytes.
+
+    glibc gives freed memory back to the system at once, and takes it again page by page, until it has seen one large
+    block come and go: then it keeps as much. A merge makes and frees small tensors all the time, so one large block,
+    never touched, is shown to it. Elsewhere this does nothing.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
 def parallel(
     items: Iterable[Item],
     work: Callable[[Item], Result],
@@ -32,6 +42,7 @@ def parallel(
     operation runs on one thread, which keeps results independent of `threads`. The first error stops everything.
     """
     previous = torch.get_num_threads()
+    keep_freed_memory()
     if threads == 1:
         torch.set_num_threads(1)
         try:

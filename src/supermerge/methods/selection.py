@@ -47,12 +47,14 @@ class Selection:
         if self._bin < 0:
             keys = keys.bitwise_right_shift_(_LOW_BITS)
             counts = torch.bincount(keys.add_(self._offset) if self._offset else keys, minlength=len(self._counts))
+            with self._lock:
+                self._counts += counts.cpu()
         else:
             # Unsigned numbers wrap around, so one comparison finds the bin; numpy picks few of many much faster.
             above = keys.cpu().numpy().view(np.uint32) - np.uint32(self._low & 0xFFFFFFFF)
-            counts = torch.from_numpy(np.bincount(above[above < _BINS].view(np.int32), minlength=_BINS))
-        with self._lock:
-            self._counts += counts.cpu()
+            inside = torch.from_numpy(above[above < _BINS].astype(np.int64))
+            with self._lock:
+                self._counts.index_add_(0, inside, torch.ones_like(inside))
 
     def finish_pass(self) -> bool:
         """End a pass; True asks for another one over the same stream."""

@@ -1,0 +1,121 @@
+"""Passes over the tensors of a match: surveys of the model, then every tensor's merge, piece by piece."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from torch import Tensor
+
+from supermerge.assemble.choice import Choice
+from supermerge.assemble.pieces import Hashes, Piece, Reader, piece_elements
+from supermerge.assemble.workers import default_threads, parallel
+from supermerge.checkpoint import Match
+from supermerge.events import emit, phase
+from supermerge.methods import BLOCK, Bound, Context, Survey
+
+_BUDGET = 1 << 30
+"""Bytes that whole tensors merged at the same time may hold together; a larger single tensor is merged alone."""
+
+Result = TypeVar("Result")
+
+
+class Passes:
+    """The tensors of a match, with the method chosen for each.
+
+    Every tensor is one job of one thread, so its pieces are read, hashed and written in order.
+    """
+
+    def __init__(self, match: Match, choice: Choice, seed: int, threads: int | None) -> None:
+        choice.rehearse(len(match.experts))
+        choice.require_functions()
+        self.match, self.seed = match, seed
+        self.threads = threads or default_threads()
+        self.experts = tuple(match.experts)
+        # A tied alias takes its twin's method, so that the two stay equal.
+        self.bounds = {name: choice(match.tied.get(name, name)) for name in match.merged}
+        self._cut = {id(bound): bound.chunked for bound in self.bounds.values()}
+        self._local = threading.local()
+        self._surveys: dict[int, Survey | None] = {}
+
+    @property
+    def reader(self) -> Reader:
+        """This thread's reader."""
+        if not hasattr(self._local, "reader"):
+            self._local.reader = Reader(self.match)
+        return self._local.reader
+
+    def over(self, names: Iterable[str], work: Callable[[str], Result], *, ordered: bool) -> Iterator[Result]:
+        """`work` on every tensor, on several threads in bounded memory."""
+        return parallel(names, work, threads=self.threads, cost=self._cost, limit=_BUDGET, ordered=ordered)
+
+    def survey(self) -> None:
+        """Run the surveys of the model that the chosen methods need; tied tensors count once."""
+        groups: dict[int, tuple[Bound, list[str]]] = {}
+        for name, bound in self.bounds.items():
+            if bound.scope == "model" and name not in self.match.tied:
+                groups.setdefault(id(bound), (bound, []))[1].append(name)
+        for key, (bound, names) in groups.items():
+            survey = self._surveys[key] = bound.survey(len(self.experts))
+            if survey is not None:
+                with phase("survey"):
+                    self._fill(survey, names)
+
+    def merge(self, name: str, hashes: Hashes | None = None) -> Iterator[tuple[Piece, Tensor]]:
+        """Every piece of a tensor with its merge, flat, in the arithmetic's dtype."""
+        bound = self.bounds[name]
+        surveyed = bound.scope == "model" and self._surveys[id(bound)] is not None
+        survey = self._surveys[id(bound)] if surveyed else bound.survey(len(self.experts))
+        # A tensor of one piece is read once, whatever its survey asks for.
+        kept = [*self.pieces(name, hashes, check=not surveyed)] if self._single(name) else None
+        if survey is not None and not surveyed:
+            again = first = True
+            while again:
+                for piece in kept or self.pieces(name, None, check=first):
+                    self._observe(survey, name, piece)
+                again, first = survey.finish_pass(), False
+        for piece in kept or self.pieces(name, hashes, check=survey is None):
+            rows = self._shaped(name, piece)
+            yield piece, bound(rows[0], rows[1:], self._context(name, piece.start), survey).reshape(-1)
+
+    def pieces(self, name: str, hashes: Hashes | None, *, check: bool) -> Iterator[Piece]:
+        """A tensor in blocks where its method allows it, else whole; an empty tensor has none."""
+        if self._cut[id(self.bounds[name])]:
+            yield from self.reader.blocks(name, hashes, check=check)
+        elif self.match.base.tensors[name].numel:
+            yield self.reader.whole(name, hashes, check=check)
+
+    def _single(self, name: str) -> bool:
+        return not self._cut[id(self.bounds[name])] or self.match.base.tensors[name].numel <= BLOCK
+
+    def _fill(self, survey: Survey, names: Sequence[str]) -> None:
+        again = first = True
+        while again:
+
+            def observe(name: str, check: bool = first) -> None:
+                for piece in self.pieces(name, None, check=check):
+                    self._observe(survey, name, piece)
+
+            for done, _ in enumerate(self.over(names, observe, ordered=False), 1):
+                emit("progress", phase="survey", done=done, total=len(names), unit="tensors")
+            again, first = survey.finish_pass(), False
+
+    def _observe(self, survey: Survey, name: str, piece: Piece) -> None:
+        rows = self._shaped(name, piece)
+        survey.observe(self._context(name, piece.start), rows[0], rows[1:])
+
+    def _context(self, name: str, offset: int) -> Context:
+        shape = self.match.base.tensors[name].shape
+        return Context(self.match.tied.get(name, name), shape, self.experts, self.seed, offset)
+
+    def _shaped(self, name: str, piece: Piece) -> Tensor:
+        if self._cut[id(self.bounds[name])]:
+            return piece.rows
+        return piece.rows.view(len(piece.rows), *self.match.base.tensors[name].shape)
+
+    def _cost(self, name: str) -> int:
+        """Bytes that merging a tensor holds, roughly."""
+        info, k = self.match.base.tensors[name], len(self.experts)
+        cut = name not in self.bounds or self._cut[id(self.bounds[name])]
+        return (min(info.numel, piece_elements(k)) if cut else info.numel) * 4 * 2 * (k + 2)
