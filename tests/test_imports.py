@@ -17,7 +17,7 @@ FLOORS = (
     {"errors", "events", "sizes", "resources"},
     {"checkpoint", "methods", "tasks", "report", "yaml_file"},
     {"recipe", "recipe_errors", "recipe_overrides", "recipe_paths", "lock", "assemble", "statistics", "mergekit"},
-    {"learn", "dynamic", "plan", "plan_memory", "plan_rehearsal", "resolve", "inspection", "verify"},
+    {"learn", "dynamic", "plan", "plan_memory", "plan_rehearsal", "resolve", "relation", "inspection", "verify"},
     {"run"},
     {"cli", "demo", "__main__"},
 )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from supermerge.assemble import merge_into
 from supermerge.checkpoint import Checkpoint, Match, match
+from supermerge.relation import require_plausible
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def _inspected(name: str, ref: str, source: Checkpoint) -> Inspected:
 def _compared(fit: Match) -> Comparison:
     geometry = merge_into(_Nowhere(), "linear", fit, names=fit.merged, geometry=True).geometry
     assert geometry is not None
+    require_plausible(geometry, fit)
     return Comparison(
         merged=len(fit.merged),
         copied=len(fit.copied),

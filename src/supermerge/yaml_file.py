@@ -82,6 +82,8 @@ def read_yaml(text: str, where: str) -> Document:
         problem = " ".join(part for part in (error.context, error.problem) if part)
         hint = "Check the indentation there, and put text with ? : # { [ into quotes."
         raise RecipeError(f"{where}{place}: not valid YAML: {problem}", hint=hint) from error
+    except RecursionError as error:
+        raise RecipeError(f"{where}: lists and mappings are nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"{where}: not valid YAML: {error}") from error
     return Document(value, lines)

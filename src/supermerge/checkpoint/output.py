@@ -33,8 +33,7 @@ class OutputDirectory:
 
     def __init__(self, path: str | os.PathLike[str], *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
         self.path = Path(os.path.realpath(path))
-        if self.path == self.path.parent:
-            raise ResourceError(f"{self.path}: cannot be an output directory", hint="Choose a directory below it.")
+        require_a_name(self.path)
         self.force = force
         self.committed = False
         self.staging = self.path.with_name(f".{self.path.name}.supermerge-new")
@@ -102,6 +101,10 @@ class OutputDirectory:
             shutil.rmtree(self.staging)
 
     def _check(self) -> None:
+        if self.path.is_symlink():  # although links were followed
+            raise ResourceError(
+                f"{self.path}: is a link that leads nowhere", hint="Remove it, or choose another output."
+            )
         if not self.path.exists():
             return
         if not self.force:
@@ -131,6 +134,12 @@ class OutputDirectory:
             for place in reversed(self._made):
                 if place.is_dir() and not any(place.iterdir()):
                     place.rmdir()
+
+
+def require_a_name(path: Path) -> None:
+    """ResourceError for the root of the file system: what has no name has no place beside it either."""
+    if path == path.parent:
+        raise ResourceError(f"{path}: cannot be an output directory", hint="Choose a directory below it.")
 
 
 def _settle(root: Path) -> None:

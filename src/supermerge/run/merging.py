@@ -14,6 +14,7 @@ from supermerge.events import emit, phase
 from supermerge.methods import get
 from supermerge.plan import plan
 from supermerge.recipe import Recipe
+from supermerge.relation import require_plausible, require_related
 from supermerge.report.results import ModelResult, Results, TaskResult
 from supermerge.resolve import chosen_methods, learn_settings
 from supermerge.run.contest import contend
@@ -21,7 +22,6 @@ from supermerge.run.journal import Journal, journalled
 from supermerge.run.learned import LearnedMerge, learn_merge
 from supermerge.run.output import write_lock, write_model_files, write_weights
 from supermerge.run.prepared import Prepared, prepared
-from supermerge.run.relation import require_related
 from supermerge.run.reporting import results_of, write_results
 from supermerge.run.result import Result
 from supermerge.run.state import StateDirectory
@@ -93,6 +93,8 @@ def _write(
     recipe, chosen = ready.recipe, chosen_methods(ready.recipe)
     choice = Choice(learned.merge, chosen.rules) if learned else chosen
     assembled, hashes = write_weights(staging, ready, choice)
+    if assembled.geometry is not None:
+        require_plausible(assembled.geometry, ready.match)
     write_model_files(staging, ready)
     if learned:
         learned.learned.coefficients.save(staging / "coefficients.safetensors")

@@ -1,4 +1,4 @@
-"""Whether experts look fine-tuned from the base: unrelated weights average to nonsense, silently."""
+"""Whether experts look fine-tuned from the base, and weights like weights: nonsense averages to nonsense, silently."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 
 import torch
 
+from supermerge.assemble import Geometry
 from supermerge.checkpoint import Buffer, Match
 from supermerge.errors import CheckpointError
 
 _SAMPLE = 16_384
 # Fine-tuning moves weights by 1 to 30 % of their norm; two independent models differ by about √2 of it.
 _UNRELATED = 1.0
+# Far above the norm of any trained tensor, far below what a flipped exponent bit makes of one of its values.
+_ABSURD = 1e10
 
 
 def distances(match: Match) -> dict[str, float]:
@@ -34,9 +37,22 @@ def require_related(match: Match) -> None:
     """CheckpointError for experts that are farther from the base than fine-tuning takes a model."""
     far = {expert: distance for expert, distance in distances(match).items() if distance > _UNRELATED}
     if far:
-        listed = ", ".join(f"{expert} ({distance:.2f})" for expert, distance in far.items())
+        listed = ", ".join(f"{expert} ({distance:.3g})" for expert, distance in far.items())
         raise CheckpointError(
             f"Not fine-tuned from the base {match.base.label}, by the look of their weights: {listed}. Their distance "
             f"from it, as a share of its norm, is usually 0.01 to 0.3.",
             hint="Name the model that the experts were trained from, or pass --allow-unrelated.",
         )
+
+
+def require_plausible(geometry: Geometry, match: Match) -> None:
+    """CheckpointError, naming the tensor, where base or a task vector has values that no training gives."""
+    labels = [match.base.label, *(source.label for source in match.experts.values())]
+    for name, gram in geometry.grams.items():
+        for label, norm in zip(labels, gram.diagonal().sqrt().tolist(), strict=True):
+            if not norm < _ABSURD:
+                raise CheckpointError(
+                    f"{label}: tensor {name!r} has absurdly large values: its norm, as a difference from the base for "
+                    f"an expert, is {norm:.3g}; expected is less than {_ABSURD:.0e}.",
+                    hint="The file is damaged: copy or download it again, and compare its hash with the one published.",
+                )

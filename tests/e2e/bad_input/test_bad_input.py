@@ -1,0 +1,156 @@
+"""Bad input: the exit code of the contract, one clear message, no traceback, no output directory; as docs/bad-input.md.
+
+SUPERMERGE_WRITE_DOCS=1 pytest -n 0 tests/e2e/bad_input writes that page anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import checkpoints
+import commands
+import examples
+import recipes
+from case import Case
+
+from supermerge.cli.main import main
+
+PAGE = Path(__file__).parents[3] / "docs" / "bad-input.md"
+SECTIONS = {
+    "Recipes": recipes.CASES,
+    "Checkpoints": checkpoints.CASES,
+    "Examples": examples.CASES,
+    "Commands, outputs and results": commands.CASES,
+}
+CASES = [pytest.param(case, id=f"{section}: {case.name}") for section, cases in SECTIONS.items() for case in cases]
+INTRODUCTION = """\
+# Bad input, and what happens
+
+Every row is a test (`tests/e2e/bad_input`): the command ends with this exit code and this message, prints no traceback,
+and leaves no output directory. The page is written by the test, which fails where it is out of date. `…` stands for
+what depends on the machine or is a long list.
+
+Exit codes: 2 usage · 3 recipe · 4 checkpoint · 5 memory, disk or output · 6 data · 7 result refused.
+"""
+ENVIRONMENT = {"TERM": "dumb", "COLUMNS": "300", "HF_HUB_OFFLINE": "1"}
+HEADINGS = "| input | command | code | message |\n|---|---|---|---|\n"
+# What depends on the machine and not on the input.
+MACHINE = [
+    (re.compile(r"needs about [\d.]+ [kMGT]?B"), "needs about …"),
+    (re.compile(r"[\d.]+ [kMGT]?B are free"), "… are free"),
+    (re.compile(r"(topic|mood) \([\d.e+]+\)"), r"\1 (…)"),
+    (re.compile(r"x{60,}"), "xxx…"),
+    # And what grows with every new method.
+    (re.compile(r"Methods: .*?\.(?= |<|$)"), "Methods: …."),
+    (re.compile(r"lists its parameters: .*?\.(?= |<|$)"), "lists its parameters: …."),
+]
+LONGEST = 500
+
+
+def row(case: Case, code: int, message: str) -> str:
+    command = shlex.join(["supermerge", *(part for part in case.arguments if part != "--quiet")])
+    for pattern, shown in MACHINE:
+        message, command = pattern.sub(shown, message), pattern.sub(shown, command)
+    message = message.removeprefix("error: ")
+    cells = [case.name, f"`{command}`", str(code), message if len(message) <= LONGEST else f"{message[:LONGEST]} …"]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def committed() -> list[str]:
+    return [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ") and "`" in line]
+
+
+@pytest.fixture(scope="session")
+def seen() -> Iterator[dict[str, str]]:
+    """Rows by case; written into the page at the end if that is asked for."""
+    found: dict[str, str] = {}
+    yield found
+    if "SUPERMERGE_WRITE_DOCS" in os.environ:
+        parts = [INTRODUCTION]
+        for section, cases in SECTIONS.items():
+            parts.append(f"## {section}\n\n{HEADINGS}" + "".join(f"{found[f'{section}: {c.name}']}\n" for c in cases))
+        PAGE.write_text("\n".join(parts), encoding="utf-8")
+
+
+Done = tuple[int, str, str]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command in this process: exit code, stdout, stderr. An exception that the command lets out fails the test."""
+
+    def call(arguments: tuple[str, ...]) -> Done:
+        monkeypatch.setattr(sys, "argv", ["supermerge", *arguments])
+        monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def own_process(arguments: tuple[str, ...]) -> Done:
+    """The command as a user runs it."""
+    done = subprocess.run([sys.executable, "-m", "supermerge", *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input(
+    case: Case,
+    tiny: Path,
+    here: Callable[..., Done],
+    seen: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    case.spoil(tiny)
+    before = snapshot(tiny)
+    monkeypatch.chdir(tiny)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = own_process(case.arguments) if case.own_process else here(case.arguments)
+    message = shown(err, tiny)
+    said = message.replace("<br>", " ")
+    assert code == case.code, said
+    assert all(word in said for word in case.says), said
+    assert "Traceback" not in out + err
+    assert out == ""
+    after = snapshot(tiny)
+    assert after - before <= {"merged.last-good.safetensors"}
+    assert before <= after
+    written = row(case, code, message)
+    seen[request.node.callspec.id] = written
+    if "SUPERMERGE_WRITE_DOCS" not in os.environ:
+        assert written in committed(), "docs/bad-input.md is out of date"
+
+
+def shown(err: str, tiny: Path) -> str:
+    """The message without frames and without where the test happened to run, its lines joined as in a table's cell."""
+    said = err[max(err.find("error: "), 0) :]  # progress may come before it
+    text = re.sub("[│╭╮╰╯─]", " ", said).replace(f"{tiny}/", "").replace(str(tiny), ".")
+    return "<br>".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+def snapshot(directory: Path) -> set[str]:
+    """Every path below, hidden ones included."""
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
+def test_the_page_has_every_row_and_no_other() -> None:
+    names = [case.name for cases in SECTIONS.values() for case in cases]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in committed()] == names
+    assert len(names) >= 80
+    assert not [line for line in committed() if line.split(" | ")[2] == "0"]
