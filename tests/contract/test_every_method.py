@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from supermerge.assemble import merge_into, output_infos, passes, pieces
 from supermerge.assemble.merge import StateDict
-from supermerge.checkpoint import Checkpoint, Match
+from supermerge.checkpoint import Checkpoint, Match, ShardWriter
 from supermerge.errors import CheckpointError, RecipeError
 from supermerge.methods import BLOCK, get, names
 
@@ -65,14 +67,16 @@ ROWS |= {
     "awd": Row(params={"steps": 20}, one_expert={"scale": 1, "steps": 5}),
     "cabs": Row(permutes=False, one_expert={"keep": 8, "of": 8}, identical={"keep": 8, "of": 8}),
     "pcb": Row(),
+    # Its coordinates are singular vectors of the k × n stack of a neuron's task vectors.
     "neuromerging": Row(generic=True, one_expert={"density": 1, "along": 1, "across": 1}),
 }
+UNSCALED = {"low": 1, "high": 1}
 ROWS |= {
     "tsv_m": Row(generic=True, one_expert={}),
     "iso_c": Row(),
     "iso_cts": Row(generic=True),
     "cart": Row(generic=True, one_expert={}, identical={}),
-    "svc": Row(one_expert={"merge": "mean", "scale": 1}, identical={"merge": "mean", "scale": 1}),
+    "svc": Row(one_expert={"scale": 1}, identical={"merge": "mean", "scale": 1}),
     "dc_merge": Row(generic=True, one_expert={"density": 1}),
     "wudi": Row(
         params={"steps": 5},
@@ -81,6 +85,9 @@ ROWS |= {
     ),
     "swudi": Row(one_expert={"rest": "mean"}, identical={"time": 1e9, "rest": "mean"}),
     "doge": Row(generic=True, params={"steps": 5}),
+    "larv": Row(generic=True, one_expert={**UNSCALED, "merge": "sum"}, identical={**UNSCALED, "merge": "mean"}),
+    "knots": Row(generic=True, one_expert={"density": 1, "scale": 1}, identical={"density": 1, "scale": 1}),
+    "core_space": Row(generic=True, one_expert={}),
 }
 STATIC = sorted(ROWS)
 
@@ -96,6 +103,7 @@ def model(seed: int, k: int, *, size: int = 0, dtype: torch.dtype = torch.float3
     """
     draw = torch.Generator().manual_seed(seed)
     shapes = {"b.weight": (6, 4), "a.bias": (5,), "conv": (3, 2, 2, 2), "scale": (), "wide": (2, 9), "empty": (0, 3)}
+    shapes |= {f"layers.{i}.weight": shape for i, shape in enumerate([(4, 6), (5, 5), (6, 4)])}
     if size:
         shapes["long"] = (size,)
 
@@ -113,17 +121,21 @@ def model(seed: int, k: int, *, size: int = 0, dtype: torch.dtype = torch.float3
     return base, experts
 
 
-def merge(base, experts, method, *, threads=1, **params):
-    """As `supermerge.merge`, without its refusal of experts that are equal to each other or to the base."""
+def matched(base, experts):
+    """As `supermerge.checkpoint.match`, without its refusal of experts that are equal to each other or to the base."""
     opened = Checkpoint.open(base)
     floating = [name for name, tensor in base.items() if tensor.is_floating_point()]
-    match = Match(
+    return Match(
         base=opened,
         experts={name: Checkpoint.open(tensors) for name, tensors in experts.items()},
         merged=floating,
         copied=[name for name in base if name not in floating],
         heads={}, prefixes={}, tied={}, notes=[],
     )
+
+
+def merge(base, experts, method, *, threads=1, **params):
+    match = matched(base, experts)
     sink = StateDict(output_infos(match))
     merge_into(sink, method, match, params=params, threads=threads)
     return sink.tensors
@@ -232,6 +244,33 @@ def test_any_number_of_threads_gives_the_same_bytes(name, data):
     base, experts = everything(data, name, size=3000)
     one = merge(base, experts, name, threads=1, **ROWS[name].params)
     assert_same(one, merge(base, experts, name, threads=3, **ROWS[name].params))
+
+
+@pytest.mark.parametrize("name", STATIC)
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+def test_any_shard_size_gives_the_same_bytes(name, data):
+    base, experts = everything(data, name)
+    expected = merge(base, experts, name, **ROWS[name].params)
+    match = matched(base, experts)
+    with TemporaryDirectory() as directory:
+        writer = ShardWriter(Path(directory), output_infos(match), shard_size=data.draw(st.integers(50, 1500)))
+        merge_into(writer, name, match, params=ROWS[name].params, threads=data.draw(st.integers(1, 2)))
+        writer.close()
+        with Checkpoint.open(directory) as written:
+            assert set(written.tensors) == set(expected)
+            assert_same({key: written.read(key) for key in expected}, expected)
+
+
+@pytest.mark.parametrize("name", STATIC)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_function_changes_none_of_its_arguments(name, dtype):
+    k = min(3, ROWS[name].k[1])
+    base, taus = torch.randn(6, 4).to(dtype), 0.1 * torch.randn(k, 6, 4).to(dtype)
+    before = base.clone(), taus.clone()
+    get(name).bind(ROWS[name].params).merge(base, taus)
+    assert torch.equal(base, before[0])
+    assert torch.equal(taus, before[1])
 
 
 def wide(tensors):

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from supermerge.methods.context import Context
+from supermerge.methods.inner import agreed, largest
 from supermerge.methods.parameters import Number, PositiveFraction
 from supermerge.methods.registry import method
-from supermerge.methods.selection import nth_largest
 from supermerge.methods.spectral import NAMED_PROJECTIONS, is_matrix, mean, polar, truncated
-from supermerge.methods.transforms import agree_mean, keep_large, summed
-
-
-def agreed(cores: Sequence[Tensor]) -> Tensor:
-    """[…]: the mean over the tasks of the entries that have the sign of their sum; 0 where it is zero."""
-    return agree_mean(cores, torch.sign(summed(cores)), [1.0] * len(cores))
 
 
 @method("dc_merge", scope="tensor", title="DC-Merge", paper="https://arxiv.org/abs/2603.06242")
@@ -45,7 +37,5 @@ def dc_merge(
     u = polar(torch.cat([part.u for part in parts], dim=1))
     vh = polar(torch.cat([part.vh for part in parts]))
     cores = [u.T @ part.matrix() @ vh.T for part in parts]
-    kept = max(1, int(density * cores[0].numel()))
-    cores = [keep_large(core, nth_largest(core, kept)) for core in cores]
     blocks = torch.block_diag(*[torch.ones(len(part.s), len(part.s)) for part in parts]).to(cores[0])
-    return base + scale * (u @ (agreed(cores) * blocks) @ vh).to(base)
+    return base + scale * (u @ (agreed(largest(cores, density)) * blocks) @ vh).to(base)

@@ -9,14 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from supermerge.methods.context import Context
-from supermerge.methods.iso_c import flattened_sum
+from supermerge.methods.inner import MERGES, plain
 from supermerge.methods.parameters import Number
 from supermerge.methods.registry import method
-from supermerge.methods.spectral import is_matrix, mean, svd
-from supermerge.methods.transforms import summed
-from supermerge.methods.tsv_m import decorrelated_sum
-
-_MERGES = {"sum": summed, "mean": mean, "tsv_m": decorrelated_sum, "iso_c": flattened_sum}
+from supermerge.methods.spectral import is_matrix, svd
 
 
 def calibrated(merged: Tensor, taus: Tensor, alpha: float) -> Tensor:
@@ -50,6 +46,5 @@ def svc(
     Other tensors, and those matched by `exclude`, keep the merge as it is (for `tsv_m` and `iso_c` the mean).
     """
     if not is_matrix(context, exclude):
-        plain = summed(taus) if merge == "sum" else mean(taus)
-        return base + scale * plain
-    return base + calibrated(scale * _MERGES[merge](taus), taus, alpha)
+        return base + scale * plain(taus, merge)
+    return base + calibrated(scale * MERGES[merge](taus), taus, alpha)

@@ -79,8 +79,8 @@ def keep_large(tau: Tensor, least: float) -> Tensor:
 def elect(taus: Taus, tie: int) -> Tensor:
     """+1 where the sum over the experts is positive, −1 where negative; `tie` where it is exactly zero.
 
-    Three experts and more are summed in fp64, where fp32 numbers of similar size add up exactly: rounding, which depends
-    on the order of the experts, must not choose a sign.
+    Three experts and more are summed in fp64, where fp32 numbers of similar size add up exactly: rounding, which
+    depends on the order of the experts, must not choose a sign.
     """
     total = taus[0] if len(taus) < 3 else taus[0].to(torch.float64, copy=True)
     for tau in taus[1:]:
