@@ -10,6 +10,7 @@ import torch
 from supermerge.methods import get
 from supermerge.methods.doge import adjusted, shared_basis
 from supermerge.methods.iso_c import common_rank
+from supermerge.methods.spectral import polar, truncated
 
 H = math.sqrt(0.5)
 
@@ -27,7 +28,11 @@ EXAMPLES = {
     "tsv_m, orthogonal experts add up": ("tsv_m", {}, ZERO, [diag(2, 0), diag(0, 3)], diag(2, 3)),
     "tsv_m, correlated experts are decorrelated": ("tsv_m", {}, ZERO, [diag(2, 0), [[1, 1], [1, 1]]], diag(2, 2)),
     # The stacked vectors are e1, e1: one direction, not a second that an SVD would make up.
-    "tsv_m, equal experts add up": ("tsv_m", {}, ZERO, [diag(2, 0), diag(2, 0)], diag(2, 0)),
+    "tsv_m, equal experts count once": ("tsv_m", {}, ZERO, [diag(2, 0), diag(2, 0)], diag(2, 0)),
+    "tsv_m, no shared direction": (
+        "tsv_m", {}, ZERO4, [[[1, 2, 0, 0], [3, 4, 0, 0], [0] * 4, [0] * 4], diag(0, 0, 5, 6)],
+        [[1, 2, 0, 0], [3, 4, 0, 0], [0, 0, 5, 0], [0, 0, 0, 6]],
+    ),
     "tsv_m, vectors are averaged": ("tsv_m", {"scale": 2}, [1, 1], [[1, 0], [0, 3]], [2, 4]),
     "iso_c, a flat spectrum": ("iso_c", {}, ZERO, [diag(4, 0), diag(0, 2)], diag(3, 3)),
     "iso_c, the sum 3, 1": ("iso_c", {}, ZERO, [diag(1, 1), diag(2, 0)], diag(2, 2)),
@@ -41,6 +46,9 @@ EXAMPLES = {
     "cart, orthogonal experts are recovered": ("cart", {"scale": 1}, ZERO3, THREE, diag(6, 4, 5)),
     "cart, everything kept is the average": ("cart", {"density": 1}, ZERO3, THREE, diag(2, 4 / 3, 5 / 3)),
     "cart, two experts are the average": ("cart", {"scale": 7}, ZERO, [[[4, 1], [0, 2]], ZERO], [[2, 0.5], [0, 1]]),
+    "cart, everything kept is the average for any scale": (
+        "cart", {"density": 1, "scale": -5}, ZERO3, THREE, diag(2, 4 / 3, 5 / 3),
+    ),
     "cart, one expert": ("cart", {}, diag(1, 1), [[[1, 2], [3, 4]]], [[2, 2], [3, 5]]),
     "svc, equal experts are counted once": ("svc", {"scale": 1}, ZERO, [diag(3, 1)] * 4, diag(3, 1)),
     # Absent tasks count alpha: 2 / (1 + 0.1).
@@ -54,6 +62,7 @@ EXAMPLES = {
     "dc_merge, vectors are averaged": ("dc_merge", {}, [0, 0], [[1, 2], [3, 4]], [2, 3]),
     "wudi, the minimum": ("wudi", {"solver": "closed"}, ZERO, [FLAT, UPPER], UPPER),
     "wudi, no steps is the sum": ("wudi", {"steps": 0}, ZERO, [FLAT, UPPER], [[2, 1], [0, 0]]),
+    "wudi, one expert": ("wudi", {"solver": "closed"}, diag(1, 1), [[[1, 2], [3, 4]]], [[2, 2], [3, 5]]),
     "wudi, orthogonal rows add up": ("wudi", {"solver": "closed"}, ZERO, [diag(2, 0), diag(0, 3)], diag(2, 3)),
     # Adam's first steps have the length of the rate: 100 · 0.001 towards [[1, 1], [0, 0]].
     "wudi, adam's first steps": (
@@ -112,6 +121,35 @@ def test_merges_of_low_rank_do_not_depend_on_arbitrary_directions():
         merged = get(method).bind().merge(torch.zeros(8, 6), taus)
         assert torch.allclose(columns @ (columns.T @ merged), merged, atol=1e-5), method
         assert float(merged.norm()) > 0.1, method
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "loss"),
+    [("task_arithmetic", {"scale": 1}, 1.5), ("linear", {}, 0.125), ("wudi", {"solver": "closed"}, 0)],
+)
+def test_wudi_has_the_least_interference(method, params, loss):
+    taus = torch.tensor([FLAT, UPPER], dtype=torch.float32)
+    apart = (get(method).bind(params).merge(torch.zeros(2, 2), taus) - taus) @ taus.transpose(1, 2)
+    found = (apart.square().sum((1, 2)) / taus.square().sum((1, 2))).sum()
+    assert float(found) == pytest.approx(loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["tsv_m", "iso_c", "iso_cts", "cart", "svc", "dc_merge", "swudi"])
+def test_spectral_merges_turn_with_the_space(method):
+    draw = torch.Generator().manual_seed(0)
+    taus, turn = torch.randn(3, 6, 9, generator=draw), torch.linalg.qr(torch.randn(6, 6, generator=draw))[0]
+    bound, base = get(method).bind(), torch.zeros(6, 9)
+    assert torch.allclose(bound.merge(base, turn @ taus), turn @ bound.merge(base, taus), atol=1e-4)
+
+
+def test_dc_merge_keeps_the_tasks_apart():
+    taus = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    parts = truncated(taus, 3)
+    u, vh = polar(torch.cat([part.u for part in parts], 1)), polar(torch.cat([part.vh for part in parts]))
+    core = u.T @ get("dc_merge").bind({"density": 1}).merge(torch.zeros(6, 8), taus).double() @ vh.T
+    assert float(core[:3, 3:].abs().max()) < 1e-6
+    assert float(core[3:, :3].abs().max()) < 1e-6
+    assert float(core.norm()) > 1
 
 
 def test_wudi_follows_adam_on_its_loss():

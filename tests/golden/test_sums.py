@@ -20,6 +20,10 @@ EXAMPLES = {
     "task arithmetic, analogy C + (B - A)": (
         "task_arithmetic", {"weights": [1, -1, 1]}, [0, 0], [[1, 2], [0.5, 0.5], [2, 1]], [2.5, 2.5],
     ),
+    "task arithmetic, scale 0 is the base": ("task_arithmetic", {"scale": 0}, [1, 2], [[1, 0], [0, 2]], [1, 2]),
+    "task arithmetic, forgetting undoes learning": (
+        "task_arithmetic", {"weights": [-1, 1]}, [1, 2], [[0.5, 3], [0.5, 3]], [1, 2],
+    ),
     "task arithmetic, 1/k is the average": ("task_arithmetic", {"scale": 0.5}, [0, 0], [[2, 2], [4, -2]], [3, 0]),
     "ties, everything kept, mean": ("ties", {"density": 1}, [0] * 5, PAIR, [4, 5, 1.55, 0.75, 0.2]),
     "ties, everything kept, sum": ("ties", {"density": 1, "merge": "sum"}, [0] * 5, PAIR, [4, 5, 3.1, 1.5, 0.2]),

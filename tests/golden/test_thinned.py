@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 import torch
 
 from supermerge.methods import Context, get
+from supermerge.methods.cabs import keep_of_blocks
 from supermerge.methods.della import keep_probability
 
 ROW = [1, -2, 3, -4, 5, -6, 7, -8, 9, -10]
@@ -84,6 +87,15 @@ def test_merge_equals_the_numbers_computed_by_hand(example, check):
     check(*example)
 
 
+def test_cabs_never_uses_an_element_twice():
+    taus = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
+    merged = get("cabs").bind({"keep": 3, "of": 32}).merge(torch.zeros(1000), taus)
+    source = [(merged == tau).nonzero().flatten().tolist() for tau in taus]
+    assert sorted(chain(*source)) == merged.nonzero().flatten().tolist()
+    assert [len(places) for places in source] == [31 * 3 + 1] * 3
+    assert torch.equal(keep_of_blocks(taus[0], 3, 32).nonzero().flatten(), torch.tensor(source[0]))
+
+
 def test_della_keeps_by_rank():
     probabilities = keep_probability(torch.tensor([0.1, -0.4, 0.2, 0.3]), 0.7, 0.14)
     assert probabilities.tolist() == pytest.approx([0.56, 0.84, 0.56 + 0.28 / 3, 0.56 + 0.56 / 3])
@@ -139,8 +151,12 @@ def test_rankmean_ranks_layers_over_the_model():
 def test_awd_finds_the_shared_vector():
     taus = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
     merged = get("awd").bind({"scale": 1}).merge(torch.zeros(2), taus)
-    # Σ τ − 2 δ with the published δ = (0.5054, 0.5054) after 300 steps.
+    # Σ τ − 2 δ with δ = (0.5054, 0.5054) after 300 steps.
     assert merged.tolist() == pytest.approx([1.5 - 2 * 0.5054] * 2, abs=2e-4)
+    delta = (taus.sum(0) - merged) / 2
+    assert float(delta.norm()) == pytest.approx(0.715, abs=1e-3)
+    assert float(torch.cosine_similarity(taus[0], taus[1], dim=0)) == pytest.approx(0.8)
+    assert abs(float(torch.cosine_similarity(*(taus - delta), dim=0))) == pytest.approx(0.022, abs=1e-3)
 
 
 def test_awd_equals_gradient_descent_in_the_full_space():
