@@ -57,7 +57,7 @@ class MemoryStore:
         if name not in self._data:
             raise UsageError(f"{self.label}: is closed")
         self._bytes_read += (stop - start) * info.dtype.itemsize
-        return self._data[name].cpu().contiguous().view(-1)[start:stop]
+        return self._data[name].reshape(-1)[start:stop].cpu()
 
     def close(self) -> None:
         """Let go of the tensors."""

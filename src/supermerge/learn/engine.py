@@ -16,7 +16,7 @@ Source of the merge and its link: SuperMerge, arXiv 2412.10416. The streaming is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -158,20 +158,23 @@ class Engine:
         merged = self._merged.begin(name, base)
         state.steps += 1
         with torch.no_grad():
-            for i, tau in enumerate(self._vectors.each(name, base)):
-                one = slice(i, i + 1)
-                dc = self._inner(gradient, tau).to(w.device)
-                self._adam.step(w, self._link.pull_back(w[one], dc[None]), state, one, self._lr_factor)
-                self._merged.add(merged, tau, self._link.apply(w[one])[0])
+            for experts, taus, dc in self._reduced(name, base, gradient):
+                dw = self._link.pull_back(w[experts], dc.to(w.device))
+                self._adam.step(w, dw, state, experts, self._lr_factor)
+                for tau, c in zip(taus, self._link.apply(w[experts]), strict=True):
+                    self._merged.add(merged, tau, c)
         self._merged.end(name, merged)
 
     def _collect(self, name: str, gradient: Tensor) -> None:
         """Add this tensor's ⟨gradient, τ(i, j)⟩ to the gradient of its group's coefficients."""
         group = self.coefficients.groups[name]
         base = self._vectors.base(name)
-        dc = torch.stack([self._inner(gradient, tau) for tau in self._vectors.each(name, base)])
+        dc = torch.cat([dc for _, _, dc in self._reduced(name, base, gradient)])
         dc = dc.to(self.coefficients.w[group].device)
         self._gradients[group] = self._gradients[group] + dc if group in self._gradients else dc
+
+    def _reduced(self, name: str, base: Tensor, gradient: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        return self._vectors.reduced(name, base, gradient, by_row=self.coefficients.granularity == "row")
 
     def _step_groups(self) -> None:
         """Step every group that received a gradient, then write the tensors whose coefficients moved."""
@@ -185,13 +188,6 @@ class Engine:
             self.states[group].steps += 1
             self._adam.step(w[group], gradient, self.states[group], slice(None), self._lr_factor)
         self.rebuild(name for name in self._parameters if self.coefficients.groups[name] in gradients)
-
-    def _inner(self, gradient: Tensor, tau: Tensor) -> Tensor:
-        """⟨gradient, τ⟩: a scalar, or one number per row (`[rows]`)."""
-        if self.coefficients.granularity != "row":
-            return torch.dot(gradient.reshape(-1), tau.to(gradient.device).reshape(-1))
-        rows = gradient.shape[0] if gradient.dim() else 1
-        return torch.linalg.vecdot(gradient.reshape(rows, -1), tau.to(gradient.device).reshape(rows, -1))
 
     def _drop_gradients(self) -> None:
         for parameter in self._parameters.values():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from supermerge.errors import CheckpointError
-from supermerge.learn.task_vectors import TaskVectors
+from supermerge.learn.task_vectors import TaskVectors, row_blocks
 from supermerge.methods.transforms import accumulate
 
 
@@ -34,8 +34,10 @@ class Merged:
     @staticmethod
     def add(merged: Tensor, tau: Tensor, c: Tensor) -> None:
         """merged += c · τ in place; `c` is a scalar, or `[rows]`. What `tau` held is lost."""
-        on_device = tau.to(merged.device)
-        accumulate(merged, on_device, c, scratch=on_device)
+        m, t = torch.atleast_1d(merged), torch.atleast_1d(tau)
+        for rows in row_blocks(m.shape):
+            block = t[rows].to(m.device)
+            accumulate(m[rows], block, c[rows] if c.ndim else c, scratch=block)
 
     def end(self, name: str, merged: Tensor) -> None:
         """Cast what was accumulated into the model's tensor, where it is not that tensor already."""

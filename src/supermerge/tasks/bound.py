@@ -26,6 +26,7 @@ class Bound:
         self._binding = binding
         self._source = source
         self._names = self._stored_names()
+        self._last: tuple[str, Tensor] | None = None
         lacking = [name for how in binding.made.values() for name in how.route.sources if name not in self._names]
         if lacking:
             raise CheckpointError(
@@ -58,7 +59,10 @@ class Bound:
         how = self._binding.made[name]
         if how.route.converter is None:
             return self._source.read_flat(self._names[how.route.sources[0]], start, stop, buffer=buffer)
-        return self._fused(how).reshape(-1)[start:stop]
+        # Whoever reads it block by block gets it fused once; with its last block it is let go.
+        name_and_tensor = self._last if self._last and self._last[0] == name else (name, self._fused(how).reshape(-1))
+        self._last = None if stop == self.tensors[name].numel else name_and_tensor
+        return name_and_tensor[1][start:stop]
 
     def _fused(self, how: Made) -> Tensor:
         parts = [self._source.read(self._names[name]) for name in how.route.sources]

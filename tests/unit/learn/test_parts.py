@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supermerge.checkpoint import Buffer
+from supermerge.checkpoint.memory import MemoryStore
 from supermerge.errors import RecipeError
 from supermerge.learn.granularity import coefficient_shape, group_of
 from supermerge.learn.links import link, link_names
 from supermerge.learn.objectives import distillation, entropy, weighted_objectives
 from supermerge.learn.sampling import batch_indices
 from supermerge.learn.schedules import schedule
+from supermerge.learn.task_vectors import TaskVectors
 
 
 @pytest.mark.parametrize("name", link_names())
@@ -36,6 +41,37 @@ def test_a_start_gives_the_coefficient_asked_for(name: str, value: float) -> Non
 def test_a_start_out_of_reach_is_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=r"^$|expected|domain"):
         link(name).start(value)
+
+
+class _Counting(MemoryStore):
+    """Remembers the largest piece that was asked for."""
+
+    largest = 0
+
+    def read_flat(self, name: str, start: int, stop: int, *, buffer: Buffer | None = None) -> torch.Tensor:
+        self.largest = max(self.largest, stop - start)
+        return super().read_flat(name, start, stop, buffer=buffer)
+
+
+@pytest.mark.parametrize("shape", [(3000, 1100), (2_500_000,), (7, 3), (5,), (), (0, 4)])
+@pytest.mark.parametrize("by_row", [False, True])
+def test_task_vectors_are_reduced_block_by_block(shape: tuple[int, ...], by_row: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    base, gradient = (torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(2))
+    experts = {str(i): torch.randn(shape, generator=draw, dtype=torch.float64) for i in range(3)}
+    sources = {name: _Counting(name, {"t": tensor}) for name, tensor in experts.items()}
+    vectors = TaskVectors(MemoryStore("base", {"t": base}), sources, torch.float64)
+    seen: list[int] = []
+    for which, taus, products in vectors.reduced("t", vectors.base("t"), gradient, by_row=by_row):
+        for i, tau, product in zip(range(3)[which], taus, products, strict=True):
+            seen.append(i)
+            expected = experts[str(i)] - base
+            assert torch.equal(tau, expected)
+            rows = torch.atleast_1d(gradient * expected).reshape(shape[0] if shape else 1, math.prod(shape[1:]))
+            torch.testing.assert_close(product, rows.sum(1) if by_row else rows.sum())
+    assert seen == [0, 1, 2]
+    assert vectors.bytes_read == (base.nbytes, 3 * base.nbytes)
+    assert all(source.largest <= 1 << 20 for source in sources.values())
 
 
 def test_unknown_link() -> None:

@@ -85,6 +85,19 @@ def test_fused_tensors_name_the_files_they_are_made_of(case: Any) -> None:
     assert torch.equal(bound.read_flat(name, 5, 900), whole.flatten()[5:900])
 
 
+@pytest.mark.parametrize("case", ["mixtral"], indirect=True)
+def test_a_fused_tensor_read_in_blocks_is_fused_once(case: Any) -> None:
+    bound = bind(tf.MixtralForCausalLM, case.base)
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    whole = bound.read(name).flatten()
+    for _ in range(2):
+        before = bound.bytes_read
+        blocks = [bound.read_flat(name, start, min(start + 1000, len(whole))) for start in range(0, len(whole), 1000)]
+        assert len(blocks) > 2
+        assert torch.equal(torch.cat(blocks), whole)
+        assert bound.bytes_read - before == whole.nbytes
+
+
 @pytest.mark.parametrize("case", ["bert"], indirect=True)
 def test_parts_of_a_tensor_and_bytes_read(case: Any) -> None:
     bound = bind(tf.BertModel, case.base)
