@@ -38,6 +38,8 @@ def opened(recipe: Recipe) -> Iterator[Opened]:
                     hint="Merge the adapter into its model first, and give the result as 'model'.",
                 )
             experts[name] = stack.enter_context(Checkpoint.open(expert.model))
+        for checkpoint in (base, *experts.values()):
+            checkpoint.side_files()  # a link out of its directory is refused now, not when it is copied
         yield Opened(base, experts, match(base, experts))
 
 

@@ -21,7 +21,7 @@ def environment() -> Environment:
         torch=torch.__version__,
         transformers=used.__version__ if used else None,
         threads=torch.get_num_threads(),
-        machine=f"{platform.system()} {platform.machine()}, {platform.processor() or 'CPU'}",
+        machine=f"{platform.system()} {platform.machine()}, CPU",
     )
 
 

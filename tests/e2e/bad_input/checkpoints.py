@@ -95,6 +95,11 @@ def config_link_outside(tiny: Path) -> None:
     (tiny / "base" / "config.json").symlink_to("../data/config.json")
 
 
+def tokenizer_link_outside(tiny: Path) -> None:
+    (tiny / "experts/mood/tokenizer.json").unlink()
+    (tiny / "experts/mood/tokenizer.json").symlink_to("/etc/hostname")
+
+
 def code_beside_the_model(tiny: Path) -> None:
     """What a repository with its own modelling code looks like; running it would leave `merged` behind."""
     (tiny / "base" / "modeling_evil.py").write_text("import os\nos.mkdir('merged')\nclass Evil: pass\n")
@@ -192,6 +197,7 @@ CASES = [
     Case("an index that maps to a list", index(lambda p, d: d["weight_map"].update(x=["y"])), 4, ("weight_map",)),
     Case("a shard that is a link elsewhere", link_outside, 4, (MOOD, "link", "outside")),
     Case("a config that is a link elsewhere", config_link_outside, 4, ("config.json", "link", "outside")),
+    Case("a tokenizer that is a link elsewhere", tokenizer_link_outside, 4, ("tokenizer.json", "link", "outside")),
     Case("a pickle", pickled, 4, ("pytorch_model.bin", "pickle", "safetensors")),
     Case("a pickle with code in it", code_in_a_pickle, 4, ("pytorch_model.bin", "pickle"), own_process=True),
     Case("a model that brings its own code", code_beside_the_model, 4, ("evil", "their own code"), own_process=True),

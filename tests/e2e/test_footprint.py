@@ -1,0 +1,92 @@
+"""What a run touches: nothing is written outside its output and the caches, and nothing is asked of a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OBSERVED = Path(__file__).parent / "observed.py"
+# What the test's own process may have set for itself.
+UNSET = ("HF_", "XDG_", "TORCHINDUCTOR_")
+# Importing transformers makes PyTorch create the cache of its compiler, which stays empty.
+COMPILER_CACHE = "torchinductor_*"
+SLOW = ("evaluate", "plan", "inspect")
+COMMANDS = {
+    "learned run": ("run", "recipe.yaml", "-o", "out/merged", "--set", "method.steps=3"),
+    "run without data": ("run", "recipe.yaml", "-o", "out/merged", "--set", "method=ties", "--set", "tasks={}"),
+    "compare": ("compare", "recipe.yaml", "--methods", "linear,ties", "-o", "out/comparison"),
+    "evaluate": ("evaluate", "base", "--recipe", "recipe.yaml"),
+    "plan": ("plan", "recipe.yaml"),
+    "inspect": ("inspect", "experts/mood", "--base", "base"),
+}
+
+
+def everything(*places: Path) -> set[Path]:
+    return {path for place in places for path in place.rglob("*")}
+
+
+def seen(log: Path, kind: str) -> list[str]:
+    return [line.partition(" ")[2] for line in log.read_text().splitlines() if line.startswith(f"{kind} ")]
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in COMMANDS]
+)
+def test_writes_and_connections(command: str, tiny: Path, tmp_path: Path) -> None:
+    (tiny / "out").mkdir()
+    places = {name: tmp_path / name for name in ("home", "temporary", "cache")}
+    for place in places.values():
+        place.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(UNSET)}
+    environment |= {"HOME": str(places["home"]), "TMPDIR": str(places["temporary"]), "HF_HOME": str(places["cache"])}
+    before = everything(tiny, *places.values())
+    log = tmp_path / "log"
+    done = subprocess.run(
+        [sys.executable, "-B", str(OBSERVED), str(log), *COMMANDS[command]],
+        cwd=tiny,
+        # Not offline: it must not even try.
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    allowed = (tiny / "out", places["cache"], places["temporary"], Path(os.devnull))
+    written = {Path(path) for path in seen(log, "write")}
+    assert [path for path in sorted(written) if not any(path.is_relative_to(place) for place in allowed)] == []
+    assert seen(log, "connect") == []
+    assert seen(log, "start") == []
+    left = everything(tiny, *places.values()) - before
+    left -= set(places["temporary"].glob(COMPILER_CACHE))
+    assert [path for path in sorted(left) if not path.is_relative_to(tiny / "out")] == []
+    if command in SLOW:
+        assert everything(tiny / "out") == set()
+
+
+def test_code_beside_the_weights_is_never_run(tiny: Path, tmp_path: Path) -> None:
+    """A base that claims its own model, config and tokenizer classes, as repositories with code on the hub do."""
+    source = "from pathlib import Path\nPath('ran').write_text('')\nclass Evil: pass\n"
+    for name in ("modeling_evil.py", "tokenization_evil.py", "configuration_evil.py"):
+        (tiny / "base" / name).write_text(source)
+    for name, key in (("config.json", "AutoModel"), ("tokenizer_config.json", "AutoTokenizer")):
+        path = tiny / "base" / name
+        kind = "modeling_evil.Evil" if key == "AutoModel" else ["tokenization_evil.Evil", None]
+        path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": {key: kind}}))
+    log = tmp_path / "log"
+    done = subprocess.run(
+        [sys.executable, "-B", str(OBSERVED), str(log), "run", "recipe.yaml", "--set", "method.steps=2"],
+        cwd=tiny,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert seen(log, "code") == []
+    assert not (tiny / "ran").exists()
+    if done.returncode == 0:
+        assert list((tiny / "merged").rglob("*.py")) == []
