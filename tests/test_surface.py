@@ -23,7 +23,7 @@ COMMANDS = {
     "compare": "RECIPE --methods -o --output --json --debug",
     "inspect": "CHECKPOINT... --base --json --debug",
     "methods": "NAME --json --debug",
-    "verify": "DIR --debug",
+    "verify": "DIR --check --debug",
     "demo": "-o --output --debug",
 }
 

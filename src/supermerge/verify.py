@@ -1,16 +1,19 @@
-"""Verify a merged model: re-read everything in its directory and compare it with the lock file."""
+"""Verify a merged model: re-read everything in its directory, and its inputs, and compare them with the lock file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from supermerge.checkpoint import Buffer, Checkpoint, hash_tensor
-from supermerge.errors import RefusedError
+from supermerge.checkpoint import Buffer, Checkpoint, TensorInfo, TensorSource, hash_stored
+from supermerge.errors import CheckpointError, RefusedError
 from supermerge.events import emit, phase
-from supermerge.lock import LOCK_NAME, Lock, hash_file
+from supermerge.lock import LOCK_NAME, Lock, LockedSource, hash_file
+from supermerge.lock_inputs import Inputs, reachable
+from supermerge.recipe import Recipe
+from supermerge.resolve import opened
 
 # An error names at most so many differences; their number is always given.
 _NAMED = 10
@@ -18,37 +21,85 @@ _NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was re-read and found to be as the lock file says."""
+    """What was re-read and found to be as the lock file says.
+
+    `inputs` were read again, `unreachable` ones are not where they were. `loads_as` is the class of transformers that
+    has exactly these tensors; None where config.json names none that is installed.
+    """
 
     files: int
     tensors: int
     bytes_read: int
+    inputs: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    loads_as: str | None = None
 
 
 def verify(directory: str | os.PathLike[str]) -> Verified:
-    """Compare every file and tensor of `directory` with its lock file.
+    """Compare every file and tensor of `directory`, and every input that is still there, with its lock file.
 
-    RefusedError names what differs, is missing or was added; CheckpointError where there is no lock file.
+    RefusedError names what differs, is missing or was added, in the directory, in the inputs, or between the tensors
+    and the class of transformers that config.json names; CheckpointError where there is no lock file.
     """
     path = Path(directory)
     lock = Lock.read(path)
     with phase("verify"):
-        differences = list(_file_differences(path, lock))
-        _refuse(path, differences)
+        _refuse(path, list(_file_differences(path, lock)))
+        recipe = Recipe.load(path / "recipe.yaml")
         with Checkpoint.open(path) as checkpoint:
-            _refuse(path, list(_tensor_differences(checkpoint, lock)))
+            _refuse(path, list(_tensor_differences("tensor", checkpoint, lock.output.tensors)))
+            loads_as = require_loadable(checkpoint, whole=bool(recipe.tasks))
             files = [path / "recipe.yaml", *(path / name for name in lock.output.files)]
-            size = sum(file.stat().st_size for file in files)
-            return Verified(len(files), len(checkpoint.tensors), size + checkpoint.bytes_read)
+            size = sum(file.stat().st_size for file in files) + checkpoint.bytes_read
+        inputs = reachable(lock, recipe)
+        differences, read = _input_differences(lock, inputs)
+        _refuse(path, differences, "Inputs were changed after the run: the merge cannot be made again from them.")
+    found = (*(["base"] if inputs.recipe else []), *(inputs.recipe.experts if inputs.recipe else ()))
+    return Verified(len(files), len(checkpoint.tensors), size + read, found, inputs.unreachable, loads_as)
 
 
-def _refuse(path: Path, differences: list[str]) -> None:
+def require_written(directory: Path, infos: Sequence[TensorInfo], hashes: Mapping[str, str]) -> None:
+    """Read back what was just written: RefusedError unless it has these names, shapes, dtypes and hashes."""
+    with Checkpoint.open(directory) as written:
+        announced = {info.name: info for info in infos}
+        differences = [
+            f"tensor {name}: {written.tensors.get(name)} was read back, {announced.get(name)} was written"
+            for name in sorted(announced.keys() | written.tensors.keys())
+            if announced.get(name) != written.tensors.get(name)
+        ]
+        differences = differences or list(_tensor_differences("tensor", written, hashes))
+    if differences:
+        raise RefusedError(
+            f"{directory}: the disk gives back other bytes than were written:\n" + "\n".join(differences[:_NAMED]),
+            hint="The disk or the memory may be failing: write to another disk.",
+        )
+
+
+def require_loadable(checkpoint: Checkpoint, *, whole: bool) -> str | None:
+    """The class of transformers that loads `checkpoint`, by name; None where config.json names none that is installed.
+
+    RefusedError where `from_pretrained` would initialise a parameter or find another shape. With `whole` also where it
+    would ignore a tensor, which a merge without tasks may have from its base.
+    """
+    from supermerge.tasks.loadable import loading_differences
+
+    name, differences = loading_differences(checkpoint, whole=whole)
+    if differences:
+        listed = "\n".join(differences[:_NAMED])
+        raise RefusedError(
+            f"{checkpoint.label}: does not load whole as {name} of transformers:\n{listed}",
+            hint="Part of the model would be initialised at random, or ignored: check the config.json of the base.",
+        )
+    return name
+
+
+def _refuse(path: Path, differences: Sequence[str], hint: str = "") -> None:
     if differences:
         more = len(differences) - _NAMED
         listed = "\n".join(differences[:_NAMED]) + (f"\n… and {more} more" if more > 0 else "")
         raise RefusedError(
             f"{path}: not as {LOCK_NAME} says:\n{listed}",
-            hint="Files were changed or damaged after the run. Run the recipe again to get the model back.",
+            hint=hint or "Files were changed or damaged after the run. Run the recipe again to get the model back.",
         )
 
 
@@ -67,13 +118,38 @@ def _file_differences(path: Path, lock: Lock) -> Iterator[str]:
             yield f"{name} was added"
 
 
-def _tensor_differences(checkpoint: Checkpoint, lock: Lock) -> Iterator[str]:
-    expected, buffer = lock.output.tensors, Buffer()
-    for number, name in enumerate(checkpoint.tensors, start=1):
+def _tensor_differences(label: str, source: TensorSource, expected: Mapping[str, str]) -> Iterator[str]:
+    buffer = Buffer()
+    for number, name in enumerate(source.tensors, start=1):
         if name not in expected:
-            yield f"tensor {name} was added"
-        elif hash_tensor(checkpoint.read(name, buffer=buffer)) != expected[name]:
-            yield f"tensor {name} has changed"
-        emit("progress", phase="verify", done=number, total=len(checkpoint.tensors), unit="tensors")
-    for name in expected.keys() - checkpoint.tensors.keys():
-        yield f"tensor {name} is missing"
+            yield f"{label} {name} was added"
+        elif hash_stored(source, name, buffer) != expected[name]:
+            yield f"{label} {name} has changed"
+        emit("progress", phase="verify", done=number, total=len(source.tensors), unit="tensors")
+    for name in expected.keys() - source.tensors.keys():
+        yield f"{label} {name} is missing"
+
+
+def _input_differences(lock: Lock, inputs: Inputs) -> tuple[list[str], int]:
+    """What differs in the inputs that are there, and how many bytes were read of them."""
+    if inputs.recipe is None:
+        return [], 0
+    try:
+        with opened(inputs.recipe) as sources:
+            differences = [*_changed("base", sources.base, lock.base)]
+            for name, source in sources.match.experts.items():
+                differences += _changed(f"expert {name}", source, lock.experts[name])
+            return differences, sum(each.bytes_read for each in (sources.base, *sources.experts.values()))
+    except CheckpointError as error:
+        return [error.message], 0
+
+
+def _changed(label: str, source: TensorSource, locked: LockedSource) -> Iterator[str]:
+    """Of an input only the tensors that the run read count."""
+    buffer = Buffer()
+    for number, (name, expected) in enumerate(locked.tensors.items(), start=1):
+        if name not in source.tensors:
+            yield f"{label}: tensor {name} is missing"
+        elif hash_stored(source, name, buffer) != expected:
+            yield f"{label}: tensor {name} has changed"
+        emit("progress", phase="verify", done=number, total=len(locked.tensors), unit="tensors")

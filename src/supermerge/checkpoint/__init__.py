@@ -2,7 +2,7 @@
 
 from supermerge.checkpoint.checkpoint import Checkpoint
 from supermerge.checkpoint.finite import require_finite
-from supermerge.checkpoint.hashing import hash_tensor
+from supermerge.checkpoint.hashing import hash_stored, hash_tensor
 from supermerge.checkpoint.match import Match, match
 from supermerge.checkpoint.memory import Resident
 from supermerge.checkpoint.output import OutputDirectory
@@ -21,6 +21,7 @@ __all__ = [
     "ShardWriter",
     "TensorInfo",
     "TensorSource",
+    "hash_stored",
     "hash_tensor",
     "load_tensors",
     "match",

@@ -33,7 +33,8 @@ class OutputDirectory:
 
     def __init__(self, path: str | os.PathLike[str], *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
         self.path = Path(os.path.realpath(path))
-        require_a_name(self.path)
+        if self.path == self.path.parent:
+            raise ResourceError(f"{self.path}: cannot be an output directory", hint="Choose a directory below it.")
         self.force = force
         self.committed = False
         self.staging = self.path.with_name(f".{self.path.name}.supermerge-new")
@@ -134,12 +135,6 @@ class OutputDirectory:
             for place in reversed(self._made):
                 if place.is_dir() and not any(place.iterdir()):
                     place.rmdir()
-
-
-def require_a_name(path: Path) -> None:
-    """ResourceError for the root of the file system: what has no name has no place beside it either."""
-    if path == path.parent:
-        raise ResourceError(f"{path}: cannot be an output directory", hint="Choose a directory below it.")
 
 
 def _settle(root: Path) -> None:

@@ -14,16 +14,15 @@ import blake3
 from torch import Tensor
 
 from supermerge.checkpoint.files import open_safetensors
-from supermerge.checkpoint.hashing import tensor_bytes
+from supermerge.checkpoint.hashing import hash_stored, tensor_bytes
 from supermerge.checkpoint.header import build_header
 from supermerge.checkpoint.output_file import OutputFile
 from supermerge.checkpoint.shards import INDEX_NAME, index_text, split_into_shards
-from supermerge.checkpoint.source import Buffer, TensorInfo, TensorSource, check_flat
+from supermerge.checkpoint.source import TensorInfo, check_flat
 from supermerge.errors import UsageError
 from supermerge.events import emit
 
 PYTORCH: Mapping[str, str] = {"format": "pt"}  # transformers refuses a file that does not say so
-REREAD_ELEMENTS = 1 << 20
 
 
 @dataclass(slots=True)
@@ -160,7 +159,7 @@ class ShardWriter:
         if with_gaps:
             store = open_safetensors(str(self.directory), [self.directory / name for name in self._shards])
             try:
-                hashes.update({name: _hash_stored(store, name) for name in with_gaps})
+                hashes.update({name: hash_stored(store, name) for name in with_gaps})
             finally:
                 store.close()
         return hashes
@@ -178,11 +177,3 @@ def _lay_out(
     files.append(file)
     file.write(memoryview(head), 0)
     return {name: _Target(info, file, header.offsets[name]) for name, info in header.tensors.items()}
-
-
-def _hash_stored(store: TensorSource, name: str) -> str:
-    hasher, buffer, numel = blake3.blake3(), Buffer(), store.tensors[name].numel
-    for start in range(0, numel, REREAD_ELEMENTS):
-        chunk = store.read_flat(name, start, min(start + REREAD_ELEMENTS, numel), buffer=buffer)
-        hasher.update(tensor_bytes(chunk))
-    return hasher.hexdigest()

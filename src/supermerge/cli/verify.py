@@ -15,9 +15,12 @@ def verify(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A directory that `supermerge run` wrote.", show_default=False)
     ],
+    again: Annotated[
+        bool, typer.Option("--check", help="Also merge again from the inputs, and compare every hash.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Re-read a merged model and compare every hash with its lock file."""
+    """Re-read a merged model and its inputs, and compare every hash with its lock file."""
     with guarded(debug):
         from supermerge.cli.console import console
         from supermerge.cli.progress import showing_progress
@@ -27,7 +30,21 @@ def verify(
             from supermerge.verify import verify as verify_directory
 
             verified = verify_directory(directory)
-        console().print(
-            f"[green]✓[/] {directory}: {verified.tensors:,} tensors and {verified.files:,} files "
+            same = None
+            if again:
+                from supermerge.run.checking import check
+
+                same = check(directory)
+        out, tick = console(), "[green]✓[/]"
+        out.print(
+            f"{tick} {directory}: {verified.tensors:,} tensors and {verified.files:,} files "
             f"({size(verified.bytes_read)}) are as recipe.lock.json says"
         )
+        if verified.inputs:
+            out.print(f"{tick} the inputs are those that were merged: {', '.join(verified.inputs)}")
+        if verified.unreachable:
+            out.print(f"[yellow]·[/] not checked, because not there any more: {', '.join(verified.unreachable)}")
+        if verified.loads_as is not None:
+            out.print(f"{tick} loads as {verified.loads_as}, with nothing left to chance")
+        if same is not None:
+            out.print(f"{tick} merged again, all {same:,} tensors have the same bytes")

@@ -6,15 +6,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from supermerge.checkpoint import TensorSource
 from supermerge.errors import RefusedError
 from supermerge.learn import Coefficients, Diverged, Learned
 from supermerge.learn.session import Session
 from supermerge.methods import Bound, Context, Method, weighted_sum
 from supermerge.methods.settings import LearnSettings
 from supermerge.run.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from supermerge.tasks.binding import Binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ def learn_merge(session: Session, method: Method, settings: LearnSettings, keep_
         keep_at.parent.mkdir(parents=True, exist_ok=True)
         error.coefficients.save(keep_at)
         raise RefusedError(error.message, hint=f"{error.hint} The last good coefficients are in {keep_at}.") from error
-    merge = merge_of(method, _file_coefficients(session, learned.coefficients))
+    merge = merge_of(method, file_coefficients(learned.coefficients, session.bench.binding, session.base))
     return LearnedMerge(learned, settings, merge, watch.seconds)
 
 
@@ -65,6 +70,7 @@ def merge_of(method: Method, coefficients: Mapping[str, Tensor]) -> Bound:
     return Bound(replace(method, function=weighted), {})
 
 
-def _file_coefficients(session: Session, coefficients: Coefficients) -> dict[str, Tensor]:
+def file_coefficients(coefficients: Coefficients, binding: Binding, base: TensorSource) -> dict[str, Tensor]:
+    """link(w) per tensor of the base's file: `[k]`, or `[k, rows]`."""
     effective = {name: coefficients.effective(name) for name in coefficients.groups}
-    return session.bench.binding.file_coefficients(effective, session.base)
+    return binding.file_coefficients(effective, base)

@@ -20,11 +20,12 @@ from supermerge.resolve import chosen_methods, learn_settings
 from supermerge.run.contest import contend
 from supermerge.run.journal import Journal, journalled
 from supermerge.run.learned import LearnedMerge, learn_merge
-from supermerge.run.output import write_lock, write_model_files, write_weights
+from supermerge.run.output import COEFFICIENTS, write_lock, write_model_files, write_weights
 from supermerge.run.prepared import Prepared, prepared
 from supermerge.run.reporting import results_of, write_results
 from supermerge.run.result import Result
 from supermerge.run.state import StateDirectory
+from supermerge.verify import require_loadable
 
 
 def run(
@@ -63,15 +64,16 @@ def run_beside(
         raise RecipeError("output: the recipe names no directory.", hint="Set output.path, or pass --output.")
     path = Path(target)
     plan(wanted, output=path, force=force).require_feasible()
-    with journalled() as journal, prepared(wanted) as ready, StateDirectory(path, keep=resume) as states:
+    with journalled() as journal, prepared(wanted) as ready:
         if not allow_unrelated:
             require_related(ready.match)
         inputs = [c.directory for c in (ready.opened.base, *ready.opened.experts.values()) if c.directory]
-        with OutputDirectory(path, force=force, inputs=inputs) as out:
+        # The state belongs to whoever has the output's lock.
+        with OutputDirectory(path, force=force, inputs=inputs) as out, StateDirectory(path, keep=resume) as states:
             learned = _learn(ready, states.path, path.with_name(f"{path.name}.last-good.safetensors"))
             results = _write(ready, learned, journal, out.staging, path, rivals)
             out.commit()
-        states.discard()
+            states.discard()
     return Result(path, results)
 
 
@@ -97,7 +99,10 @@ def _write(
         require_plausible(assembled.geometry, ready.match)
     write_model_files(staging, ready)
     if learned:
-        learned.learned.coefficients.save(staging / "coefficients.safetensors")
+        learned.learned.coefficients.save(staging / COEFFICIENTS)
+    if ready.bench is not None:
+        with Checkpoint.open(staging, label=str(target)) as written:
+            require_loadable(written, whole=True)
     (staging / "recipe.yaml").write_text(recipe.to_yaml(relative_to=target), encoding="utf-8")
     size = sum(file.stat().st_size for file in staging.rglob("*.safetensors"))
     models, tasks = _score(ready, staging, learned, rivals)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from supermerge.assemble import Assembled, Choice, merge_into, output_infos
+from supermerge.assemble import Assembled, Choice, Sink, merge_into, output_infos
 from supermerge.checkpoint import Checkpoint, ShardWriter
 from supermerge.lock import Lock, LockedOutput, LockedSource, hash_file
 from supermerge.methods import get
@@ -19,27 +19,39 @@ from supermerge.report.provenance import Provenance
 from supermerge.resolve import Opened
 from supermerge.run.environment import versions
 from supermerge.run.prepared import Prepared
+from supermerge.verify import require_written
+
+# The learned numbers, in the output directory.
+COEFFICIENTS = "coefficients.safetensors"
 
 
 def write_weights(directory: Path, ready: Prepared, choice: Choice) -> tuple[Assembled, dict[str, str]]:
-    """Stream the merge into safetensors files; what was read, and the hash of every tensor written."""
-    recipe, match = ready.recipe, ready.match
-    dtype = getattr(torch, recipe.output.dtype) if recipe.output.dtype else None
-    names = [*match.merged, *match.copied]
-    infos = [info for info in output_infos(match, dtype) if info.name in set(names)]
-    with ShardWriter(directory, infos, shard_size=recipe.output.shard_size) as writer:
-        assembled = merge_into(
-            writer,
-            choice.default,
-            match,
-            rules=choice.rules,
-            seed=recipe.seed,
-            names=names,
-            dtype=dtype,
-            geometry=True,
-        )
+    """Stream the merge into safetensors files, and read them back; what was read, and the hash of every tensor."""
+    kept = {*ready.match.merged, *ready.match.copied}
+    infos = [info for info in output_infos(ready.match, _output_dtype(ready.recipe)) if info.name in kept]
+    with ShardWriter(directory, infos, shard_size=ready.recipe.output.shard_size) as writer:
+        assembled = merge_all(writer, ready, choice)
         hashes = writer.close()
+    require_written(directory, infos, hashes)
     return assembled, hashes
+
+
+def merge_all(sink: Sink, ready: Prepared, choice: Choice) -> Assembled:
+    """The merge of a recipe, into `sink`: the same bytes every time."""
+    return merge_into(
+        sink,
+        choice.default,
+        ready.match,
+        rules=choice.rules,
+        seed=ready.recipe.seed,
+        names=[*ready.match.merged, *ready.match.copied],
+        dtype=_output_dtype(ready.recipe),
+        geometry=True,
+    )
+
+
+def _output_dtype(recipe: Recipe) -> torch.dtype | None:
+    return getattr(torch, recipe.output.dtype) if recipe.output.dtype else None
 
 
 def write_model_files(directory: Path, ready: Prepared) -> dict[str, str]:
@@ -51,8 +63,8 @@ def write_model_files(directory: Path, ready: Prepared) -> dict[str, str]:
         return {}
     from supermerge.tasks.save import backbone_config, save_heads
 
-    dtype = ready.recipe.output.dtype
-    config = backbone_config(base.config, ready.bench.model, getattr(torch, dtype) if dtype else _dtype(base, ready))
+    dtype = _output_dtype(ready.recipe) or base.tensors[ready.match.merged[0]].dtype
+    config = backbone_config(base.config, ready.bench.model, dtype)
     (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     # Tokenizers and processors may lie with the experts alone.
     for expert in ready.opened.experts.values():
@@ -60,10 +72,6 @@ def write_model_files(directory: Path, ready: Prepared) -> dict[str, str]:
             if not (directory / file.name).exists():
                 shutil.copyfile(file, directory / file.name)
     return save_heads(ready.bench.heads, directory)
-
-
-def _dtype(base: Checkpoint, ready: Prepared) -> torch.dtype:
-    return base.tensors[ready.match.merged[0]].dtype
 
 
 def write_lock(directory: Path, recipe: Recipe, sources: Opened, assembled: Assembled, hashes: dict[str, str]) -> None:

@@ -65,10 +65,13 @@ class Prepared:
 
 
 @contextmanager
-def prepared(recipe: Recipe) -> Iterator[Prepared]:
-    """Open and read everything that `recipe` names; every mistake in it surfaces here, before anything is written."""
+def prepared(recipe: Recipe, *, with_rows: bool = True) -> Iterator[Prepared]:
+    """Open and read everything that `recipe` names; every mistake in it surfaces here, before anything is written.
+
+    Without rows there is nothing to learn from or to score on, only something to merge.
+    """
     with phase("preparing"):
-        rows = read_task_rows(recipe.tasks)
+        rows = read_task_rows(recipe.tasks) if with_rows else {}
     with opened(recipe) as sources:
         for note in sources.match.notes:
             emit("note", message=note)

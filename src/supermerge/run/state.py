@@ -7,8 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from supermerge.checkpoint.output import require_a_name
-
 
 class StateDirectory:
     """States are saved in `path`, which is made when first needed. What an earlier run left there
@@ -19,7 +17,6 @@ class StateDirectory:
 
     def __init__(self, output: Path, *, keep: bool) -> None:
         output = Path(output).absolute()
-        require_a_name(output)
         self.path = output.with_name(f".{output.name}.supermerge-state")
         self._keep = keep
 

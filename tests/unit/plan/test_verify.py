@@ -18,7 +18,7 @@ from supermerge.verify import verify
 def merged(tmp_path: Path, write_models: Callable[..., None]) -> Path:
     write_models(tmp_path)
     directory = tmp_path / "base"
-    (directory / "recipe.yaml").write_text("base: x\n")
+    (directory / "recipe.yaml").write_text("base: ./x\nexperts: {news: ./y}\nmethod: linear\n")
     (directory / "config.json").write_text("{}\n")
     tensors = load_file(directory / "model.safetensors")
     files = ["model.safetensors", "config.json"]
@@ -29,7 +29,7 @@ def merged(tmp_path: Path, write_models: Callable[..., None]) -> Path:
         threads=1,
         recipe=hash_file(directory / "recipe.yaml"),
         base=LockedSource(ref="x"),
-        experts={},
+        experts={"news": LockedSource(ref="y")},
         output=LockedOutput(
             files={name: hash_file(directory / name) for name in files},
             tensors={name: hash_tensor(tensor) for name, tensor in tensors.items()},

@@ -1,0 +1,49 @@
+"""Where the inputs that a lock file names are now: the recipe that reads exactly them again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from supermerge.checkpoint import Checkpoint
+from supermerge.errors import CheckpointError
+from supermerge.lock import Lock, LockedSource
+from supermerge.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """`recipe` has the base and the experts that are still there; None without base or without any expert."""
+
+    recipe: Recipe | None
+    unreachable: tuple[str, ...]
+
+
+def reachable(lock: Lock, recipe: Recipe) -> Inputs:
+    """The inputs of `lock`, found beside `recipe` (as its directory lies now), where they were, or in the hub's cache.
+
+    A hub id is read at the revision that was merged, and never downloaded.
+    """
+    base = _place(recipe.base, lock.base)
+    experts = {
+        name: expert if expert.model is None else expert.model_copy(update={"model": place})
+        for name, expert in recipe.experts.items()
+        if (place := _place(expert.model or recipe.base, lock.experts[name])) is not None
+    }
+    if base is None or not experts:
+        return Inputs(None, ("base", *recipe.experts) if base is None else tuple(recipe.experts))
+    lost = tuple(name for name in recipe.experts if name not in experts)
+    return Inputs(recipe.model_copy(update={"base": base, "experts": experts}), lost)
+
+
+def _place(written: str, locked: LockedSource) -> str | None:
+    if locked.revision is None:
+        return next((ref for ref in (written, locked.ref) if Path(ref).exists()), None)
+    if locked.path is not None and Path(locked.path).exists():
+        return locked.path
+    pinned = f"{locked.ref.partition('@')[0]}@{locked.revision}"
+    try:
+        Checkpoint.open(pinned, offline=True).close()
+    except CheckpointError:
+        return None
+    return pinned

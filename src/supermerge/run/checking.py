@@ -1,0 +1,87 @@
+"""`verify --check`: merge again from what the lock file names, writing nothing, and compare every hash."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blake3 import blake3
+from torch import Tensor
+
+from supermerge.assemble import Choice
+from supermerge.checkpoint.hashing import tensor_bytes
+from supermerge.errors import CheckpointError, RefusedError
+from supermerge.events import phase
+from supermerge.learn import Coefficients
+from supermerge.lock import LOCK_NAME, Lock
+from supermerge.lock_inputs import reachable
+from supermerge.methods import get
+from supermerge.recipe import Recipe
+from supermerge.resolve import chosen_methods
+from supermerge.run.environment import versions
+from supermerge.run.learned import file_coefficients, merge_of
+from supermerge.run.output import COEFFICIENTS, merge_all
+from supermerge.run.prepared import Prepared, prepared
+
+
+@dataclass(slots=True)
+class _Hashes:
+    """A sink that keeps the hash of every tensor and nothing else; the pieces of one name come in order."""
+
+    hashers: dict[str, blake3] = field(default_factory=dict)
+
+    def write_flat(self, name: str, start: int, tensor: Tensor) -> None:
+        """Elements from `start` on of the flattened tensor."""
+        self.hashers.setdefault(name, blake3()).update(tensor_bytes(tensor))
+
+
+def check(directory: str | os.PathLike[str]) -> int:
+    """Merge again, with the learned coefficients in `directory` where there are some; how many tensors are the same.
+
+    Raises CheckpointError where an input is not there any more, RefusedError where a merged tensor differs, naming the
+    versions that do.
+    """
+    path = Path(directory)
+    lock, recipe = Lock.read(path), Recipe.load(path / "recipe.yaml")
+    inputs = reachable(lock, recipe)
+    if inputs.recipe is None or inputs.unreachable:
+        places = {"base": lock.base.ref, **{name: source.ref for name, source in lock.experts.items()}}
+        lost = ", ".join(f"{name} ({places[name]})" for name in inputs.unreachable)
+        raise CheckpointError(
+            f"{path}: cannot be merged again: these inputs are not there: {lost}",
+            hint="Put them back where they were, or download them again.",
+        )
+    with phase("check"), prepared(inputs.recipe, with_rows=False) as ready:
+        sink = _Hashes()
+        merge_all(sink, ready, _choice(path, ready))
+    found = {name: hasher.hexdigest() for name, hasher in sink.hashers.items()}
+    empty = blake3().hexdigest()
+    differing = [name for name, expected in lock.output.tensors.items() if found.get(name, empty) != expected]
+    if differing:
+        raise RefusedError(
+            f"{path}: merged again, {len(differing)} of {len(lock.output.tensors)} tensors differ from {LOCK_NAME}: "
+            f"{', '.join(differing[:5])}{' …' if len(differing) > 5 else ''}",
+            hint=_versions(lock) or "The same versions gave other bytes: please report this.",
+        )
+    return len(lock.output.tensors)
+
+
+def _choice(path: Path, ready: Prepared) -> Choice:
+    chosen, method = chosen_methods(ready.recipe), get(ready.recipe.method.name)
+    if method.learned is None:
+        return chosen
+    coefficients = Coefficients.load(path / COEFFICIENTS)
+    binding = ready.require_bench(f"method {method.name}").binding
+    return Choice(merge_of(method, file_coefficients(coefficients, binding, ready.opened.base)), chosen.rules)
+
+
+def _versions(lock: Lock) -> str:
+    """Which versions differ from those of the run."""
+    here = versions()
+    other = [
+        f"{name} {lock.versions.get(name)} then, {here[name]} now"
+        for name in here
+        if lock.versions.get(name) != here[name]
+    ]
+    return f"Versions differ: {'; '.join(other)}." if other else ""
