@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,11 @@ def test_merging_in_python(workplace: Path) -> None:
     names: dict[str, Any] = {}
     exec(code, names)
     assert sorted(names["state_dict"]) == ["embed.weight", "layer.0.weight", "steps"]
+
+
+def test_the_page_of_methods_is_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_methods.py"))["page"]()
+    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == made, "run: python docs/make_methods.py"
 
 
 def test_links_lead_somewhere() -> None:

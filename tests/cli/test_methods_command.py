@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+
+import pytest
 
 from supermerge.methods import names
 
@@ -16,6 +19,27 @@ def test_explains_one(supermerge_command: Callable[..., object]) -> None:
     done = supermerge_command("methods", "ties")
     for words in ("https://arxiv.org/abs/2306.01708", "density", "0.2", "model | tensor", "number from 0 to 1"):
         assert words in done.out
+
+
+@pytest.mark.parametrize("name", names())
+def test_says_what_each_needs_and_costs_and_when_to_use_it(
+    name: str, supermerge_command: Callable[..., object]
+) -> None:
+    out = supermerge_command("methods", name).out
+    shown = dict(re.findall("^(Needs|Cost|Use it for|Not for): (.*)$", out, flags=re.MULTILINE))
+    assert list(shown) == ["Needs", "Cost", "Use it for", "Not for"]
+    assert "expert" in shown["Needs"]
+    described = json.loads(supermerge_command("methods", name, "--json").out)
+    for key, label in (("cost", "Cost"), ("use", "Use it for"), ("avoid", "Not for")):
+        assert described[key].startswith(shown[label])
+        assert described[key].endswith(".")
+
+
+def test_says_how_many_experts(supermerge_command: Callable[..., object]) -> None:
+    for name, words in (("slerp", "1 to 2 experts"), ("nuslerp", "exactly 2"), ("model_stock", "2 experts or more")):
+        assert words in supermerge_command("methods", name).out
+    assert "unlabelled examples of every task" in supermerge_command("methods", "adamerging").out
+    assert "its values do not matter" in supermerge_command("methods", "linear").out
 
 
 def test_explains_a_learned_one(supermerge_command: Callable[..., object]) -> None:

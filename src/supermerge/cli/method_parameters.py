@@ -1,4 +1,4 @@
-"""The parameters of a method in words, from the signature or the settings that define them."""
+"""What a method needs and its parameters in words, from the registry and the signature that define them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,26 @@ def parameters(method: Method) -> Iterator[Parameter]:
     for name, field in model.model_fields.items():
         default = getattr(settings, name) if settings else field.default
         schema = {**schemas[name], **({} if field.is_required() else {"default": default})}
-        shown = "required" if field.is_required() else "none" if default is None else str(default)
-        yield Parameter(name, shown, _words(schema), schema)
+        yield Parameter(name, "required" if field.is_required() else _shown(default), _words(schema), schema)
+
+
+def needs(method: Method) -> str:
+    """The experts and the data that a method needs, and whether the base matters."""
+    if method.most is None:
+        experts = "1 expert or more" if method.least == 1 else f"{method.least} experts or more"
+    elif method.least == method.most:
+        experts = "exactly 1 expert" if method.most == 1 else f"exactly {method.most} experts"
+    else:
+        experts = f"{method.least} to {method.most} experts"
+    base = "a base" if method.needs_base else "a base for names and types (its values do not matter)"
+    examples = f"{method.learned.data} examples of every task" if method.learned else "no data"
+    return f"{base}, {experts}, {examples}."
+
+
+def advice(method: Method) -> list[tuple[str, str]]:
+    """(label, words): what the method needs and costs, when to use it and when not."""
+    lines = [("Needs", needs(method)), ("Cost", method.cost), ("Use it for", method.use), ("Not for", method.avoid)]
+    return [(label, words) for label, words in lines if words]
 
 
 def described(method: Method) -> dict[str, Any]:
@@ -42,8 +60,19 @@ def described(method: Method) -> dict[str, Any]:
         "paper": method.paper,
         "description": method.doc,
         "needs_base": method.needs_base,
+        "experts": {"least": method.least, "most": method.most},
+        "cost": method.cost,
+        "use": method.use,
+        "avoid": method.avoid,
         "parameters": {parameter.name: parameter.schema for parameter in parameters(method)},
     }
+
+
+def _shown(default: Any) -> str:
+    """A default as a recipe would write it."""
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default)) or "none"
+    return "none" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _words(schema: dict[str, Any]) -> str:
@@ -53,7 +82,7 @@ def _words(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(str(choice) for choice in schema["enum"])
     if schema.get("type") == "array":
-        return "one per expert"
+        return "list of globs" if schema["items"].get("type") == "string" else "one per expert"
     if schema.get("type") == "object":
         return f"{_words(schema.get('additionalProperties', {}))} by name"
     return schema.get("type", "value") + _bounds(schema)

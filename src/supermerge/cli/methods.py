@@ -20,7 +20,7 @@ def methods(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the merging methods, or explain one: its equation, its paper, its parameters."""
+    """List the merging methods, or explain one: equation, paper, needs, cost, when to use it, parameters."""
     with guarded(debug):
         from supermerge.cli.console import print_json
         from supermerge.cli.method_parameters import described
@@ -53,12 +53,15 @@ def _print_method(method: Method) -> None:
     from rich.text import Text
 
     from supermerge.cli.console import console, plain_table
-    from supermerge.cli.method_parameters import parameters
+    from supermerge.cli.method_parameters import advice, parameters
 
     out = console()
     out.print(Text.assemble((method.title, "bold"), (f"  {method.paper}", "dim")))
     out.print()
     out.print(Text(method.doc))
+    out.print()
+    for label, words in advice(method):
+        out.print(Text.assemble((f"{label}: ", "bold"), words))
     table = plain_table("Parameter", "Default", "Type")
     for parameter in parameters(method):
         table.add_row(Text(parameter.name, "cyan"), parameter.default, Text(parameter.words, "dim"))

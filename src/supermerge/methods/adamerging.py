@@ -15,4 +15,9 @@ adamerging = learned(
 of every task certain: the loss is the mean Shannon entropy of softmax(logits). Starts at 0.3; Adam with lr 0.001 as in
 the authors' code. A coefficient outside [0, 1] gets no gradient, as there. `granularity: model` is the task-wise
 form.""",
+    cost="Learns: per step one forward and backward pass and one reading of the task vectors; memory of one model, "
+    "whatever the number of experts.",
+    use="Classification tasks with unlabelled examples but no labels.",
+    avoid="Tasks with few classes or free text, where confident and wrong is easy; comparisons with data-free "
+    "methods, if it sees the test inputs.",
 )

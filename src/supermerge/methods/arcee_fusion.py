@@ -15,6 +15,9 @@ from supermerge.methods.selection import nth_largest
     title="Arcee Fusion",
     paper="https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md",
     most=1,
+    cost="Reads every file once; whole tensors in memory.",
+    use="Taking over only the changes of one expert that stand out.",
+    avoid="More than one expert, and experts whose changes are spread evenly: then nearly nothing is taken.",
 )
 def arcee_fusion(base: Tensor, taus: Tensor) -> Tensor:
     """The base with the most important changes of one expert.

@@ -60,6 +60,9 @@ def _survey(values: Mapping[str, Any], k: int) -> SharedSurvey:
     title="Adaptive weight disentanglement (AWD)",
     paper="https://arxiv.org/abs/2411.18729",
     survey=_survey,
+    cost="Reads every file twice; the optimisation itself is k × k and takes no time; memory of a few blocks.",
+    use="Before task arithmetic, when all experts share a common drift (equal data or template).",
+    avoid="Nearly orthogonal or very long task vectors, where it changes nothing.",
 )
 def awd(
     base: Tensor,

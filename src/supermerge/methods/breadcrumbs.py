@@ -68,7 +68,17 @@ def crumbs(taus: Tensor, survey: BandSurvey | None, density: Fractions, gamma: f
     return out
 
 
-@method("breadcrumbs", scope="tensor", title="Model Breadcrumbs", paper=_PAPER, survey=_survey)
+@method(
+    "breadcrumbs",
+    scope="tensor",
+    title="Model Breadcrumbs",
+    paper=_PAPER,
+    survey=_survey,
+    cost="Reads every file once; whole tensors in memory; ranks every row. `along: tensor` needs a few blocks, and "
+    "reads large tensors up to three times.",
+    use="Many experts, with both noise and outliers in their task vectors; its settings carry over to more tasks well.",
+    avoid="Experts whose few large changes are the skill: those go first. Set `gamma: 0`, or use `ties`.",
+)
 def breadcrumbs(
     base: Tensor,
     taus: Tensor,
@@ -91,7 +101,14 @@ def breadcrumbs(
 
 
 @method(
-    "breadcrumbs_ties", scope="tensor", title="Model Breadcrumbs with sign election", paper=_PAPER, survey=_survey
+    "breadcrumbs_ties",
+    scope="tensor",
+    title="Model Breadcrumbs with sign election",
+    paper=_PAPER,
+    survey=_survey,
+    cost="As `breadcrumbs`.",
+    use="As `breadcrumbs`, where experts also conflict in sign.",
+    avoid="As `breadcrumbs`.",
 )
 def breadcrumbs_ties(
     base: Tensor,

@@ -39,7 +39,15 @@ def keep_of_blocks(tau: Tensor, keep: int, of: int) -> Tensor:
     return mask
 
 
-@method("cabs", scope=_scope, title="CABS", paper="https://arxiv.org/abs/2503.01874")
+@method(
+    "cabs",
+    scope=_scope,
+    title="CABS",
+    paper="https://arxiv.org/abs/2503.01874",
+    cost="Reads every file once; sorts blocks; memory of a few blocks.",
+    use="Two or three experts of which the first is the most important: nothing overlaps.",
+    avoid="Many experts: with experts × keep above `of` the last ones get nothing. The order decides.",
+)
 def cabs(
     base: Tensor, taus: Tensor, *, weights: Weights = None, keep: Count = 64, of: Count = 256, scale: Number = 1.0
 ) -> Tensor:

@@ -10,7 +10,15 @@ from supermerge.methods.registry import method
 from supermerge.methods.spectral import NOT_INSIDE_LAYERS, is_matrix, mean, truncated
 
 
-@method("cart", scope="tensor", title="CART", paper="https://arxiv.org/abs/2412.12153")
+@method(
+    "cart",
+    scope="tensor",
+    title="CART",
+    paper="https://arxiv.org/abs/2412.12153",
+    cost="Reads every file once; one decomposition per matrix and expert; whole tensors in memory.",
+    use="Three experts and more, when averaging is already fair: restores each task's leading directions.",
+    avoid="Two experts: it is the plain average there, whatever the parameters.",
+)
 def cart(
     base: Tensor,
     taus: Tensor,

@@ -15,7 +15,16 @@ from supermerge.methods.transforms import summed
 Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-@method("consensus", scope="element", title="Consensus merging (TALL masks)", paper="https://arxiv.org/abs/2405.07813")
+@method(
+    "consensus",
+    scope="element",
+    title="Consensus merging (TALL masks)",
+    paper="https://arxiv.org/abs/2405.07813",
+    cost="Reads every file once; memory of a few blocks.",
+    use="Removing elements that serve a single task, or none, from task arithmetic with many experts.",
+    avoid="Two experts of different tasks, which agree on little; skills that one expert alone has are removed by "
+    "design.",
+)
 def consensus(
     base: Tensor,
     taus: Tensor,

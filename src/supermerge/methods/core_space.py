@@ -23,7 +23,15 @@ def common_bases(taus: Tensor) -> tuple[Tensor, Tensor]:
     return svd(left).u, svd(right).u
 
 
-@method("core_space", scope="tensor", title="Core space merging", paper="https://arxiv.org/abs/2509.17786")
+@method(
+    "core_space",
+    scope="tensor",
+    title="Core space merging",
+    paper="https://arxiv.org/abs/2509.17786",
+    cost="Reads every file once; k + 2 decompositions per matrix and those of a small core; whole tensors in memory.",
+    use="Experts that were LoRA adapters, merged by a spectral method in the few directions that they use.",
+    avoid="Task vectors of full rank: it is then the inner method at more cost.",
+)
 def core_space(
     base: Tensor,
     taus: Tensor,

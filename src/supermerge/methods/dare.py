@@ -66,6 +66,11 @@ def thinned(taus: Tensor, drop: DropRates, survey: KeptSurvey | None, context: C
     paper=_PAPER,
     survey=_survey,
     aliases=("dare",),
+    cost="Reads every file once; most of the time goes into random draws; memory of a few blocks. `rescale: l1` reads "
+    "large tensors twice.",
+    use="Thinning experts whose changes are small (|τ| below about 0.03), where nine of ten elements can go.",
+    avoid="Large changes, as after continued pre-training, which the rescaling blows up; results that must not depend "
+    "on a seed.",
 )
 def dare_linear(
     base: Tensor,
@@ -88,7 +93,17 @@ def dare_linear(
     return weighted_sum(base, thinned(taus, drop, survey, context), scaled(weights, scale, len(taus), 0.3))
 
 
-@method("dare_ties", scope=_scope, title="DARE with sign election", paper=_PAPER, survey=_survey)
+@method(
+    "dare_ties",
+    scope=_scope,
+    title="DARE with sign election",
+    paper=_PAPER,
+    survey=_survey,
+    cost="Reads every file once; most of the time goes into random draws; memory of a few blocks. `rescale: l1` reads "
+    "large tensors twice.",
+    use="As `dare_linear`, where experts also conflict in sign.",
+    avoid="As `dare_linear`; one published comparison saw it do worst on tasks that no expert was trained for.",
+)
 def dare_ties(
     base: Tensor,
     taus: Tensor,

@@ -12,7 +12,16 @@ from supermerge.methods.registry import method
 from supermerge.methods.spectral import NAMED_PROJECTIONS, is_matrix, mean, polar, truncated
 
 
-@method("dc_merge", scope="tensor", title="DC-Merge", paper="https://arxiv.org/abs/2603.06242")
+@method(
+    "dc_merge",
+    scope="tensor",
+    title="DC-Merge",
+    paper="https://arxiv.org/abs/2603.06242",
+    cost="Reads every file once; k + 2 decompositions per matrix; whole tensors in memory.",
+    use="Experts of different tasks without data; the best of the static data-free merges in one published comparison "
+    "on images.",
+    avoid="Small matrices, where a share of 0.001 leaves one entry: raise `density`.",
+)
 def dc_merge(
     base: Tensor,
     taus: Tensor,

@@ -52,7 +52,15 @@ def thinned(taus: Tensor, density: Densities, epsilon: float, rescale: Rescale, 
     return out
 
 
-@method("della", scope="tensor", title="DELLA-Merging", paper=_PAPER)
+@method(
+    "della",
+    scope="tensor",
+    title="DELLA-Merging",
+    paper=_PAPER,
+    cost="Reads every file once; whole tensors in memory; ranks and random draws for every element.",
+    use="As `dare_ties`, when large elements should be dropped less often than small ones.",
+    avoid="Results that must not depend on a seed; models of many billions of elements: `ties` is much quicker.",
+)
 def della(
     base: Tensor,
     taus: Tensor,
@@ -76,7 +84,15 @@ def della(
     return base + scale * agree_mean(dropped, elect(dropped, tie=1), w)
 
 
-@method("della_linear", scope="tensor", title="DELLA with task arithmetic", paper=_PAPER)
+@method(
+    "della_linear",
+    scope="tensor",
+    title="DELLA with task arithmetic",
+    paper=_PAPER,
+    cost="Reads every file once; whole tensors in memory; ranks and random draws for every element.",
+    use="As `dare_linear`, when large elements should be dropped less often than small ones.",
+    avoid="Results that must not depend on a seed.",
+)
 def della_linear(
     base: Tensor,
     taus: Tensor,

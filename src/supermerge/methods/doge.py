@@ -71,6 +71,10 @@ def adjusted(taus: Tensor, scales: Tensor, basis: Tensor, steps: int, lr: float)
     paper="https://arxiv.org/abs/2501.01230",
     survey=_survey,
     whole=True,
+    cost="Three readings; 400 steps over all task matrices: slow; whole tensors in memory.",
+    use="Several experts without data, when every task should weigh the same in every tensor.",
+    avoid="Experts that changed some tensors little on purpose: every tensor's change is brought to one length; norms "
+    "and embeddings keep the base.",
 )
 def doge(
     base: Tensor,

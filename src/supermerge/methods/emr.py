@@ -10,7 +10,16 @@ from supermerge.methods.registry import method
 from supermerge.methods.transforms import elect
 
 
-@method("emr", scope="element", title="EMR-Merging, unified task vector", paper="https://arxiv.org/abs/2405.17461")
+@method(
+    "emr",
+    scope="element",
+    title="EMR-Merging, unified task vector",
+    paper="https://arxiv.org/abs/2405.17461",
+    cost="Reads every file once; memory of a few blocks.",
+    use="A strong common vector in the paper's scheme; as a static merge, a bold form of `ties` without trimming.",
+    avoid="Where size matters: it keeps the largest agreeing change of every element, so merged changes are long; try "
+    "a `scale` below 1.",
+)
 def emr(base: Tensor, taus: Tensor, *, scale: Number = 1.0) -> Tensor:
     """The base plus, per element, the largest magnitude among the task vectors that have the elected sign.
 

@@ -23,6 +23,9 @@ from supermerge.methods.transforms import combination, normalised
     paper="https://en.wikipedia.org/wiki/Karcher_mean",
     needs_base=False,
     survey=gram_survey,
+    cost="Small tensors are read once, large ones twice; memory of a few blocks.",
+    use="A mean of several models that keeps their length where plain averaging shortens it.",
+    avoid="Experts close to one base: there it differs little from `linear`, at more cost.",
 )
 def karcher(
     base: Tensor,

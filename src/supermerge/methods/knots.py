@@ -14,7 +14,16 @@ from supermerge.methods.registry import method
 from supermerge.methods.spectral import NOT_INSIDE_LAYERS, is_matrix, mean, svd
 
 
-@method("knots", scope="tensor", title="KnOTS", paper="https://arxiv.org/abs/2410.19735")
+@method(
+    "knots",
+    scope="tensor",
+    title="KnOTS",
+    paper="https://arxiv.org/abs/2410.19735",
+    cost="Reads every file once; one decomposition per matrix; whole tensors in memory.",
+    use="Experts that were LoRA adapters, whose elements do not line up as those of full fine-tuning do.",
+    avoid="Full fine-tuning of large matrices: the common basis is then as large as the matrix, and the decomposition "
+    "slow.",
+)
 def knots(
     base: Tensor,
     taus: Tensor,

@@ -109,6 +109,11 @@ def _survey(values: Mapping[str, Any], k: int) -> LayerSurvey:
     paper="https://arxiv.org/abs/2602.09413",
     survey=_survey,
     whole=True,
+    cost="Reads every file twice; k + 1 decompositions per matrix beside those of the inner merge; whole tensors in "
+    "memory.",
+    use="On top of another merge of deep models, when first layers suffer most from merging.",
+    avoid="Models without numbered layers, where it does nothing; as a faithful baseline, because its tiers are our "
+    "reading of the paper.",
 )
 def larv(
     base: Tensor,

@@ -15,6 +15,9 @@ from supermerge.methods.transforms import normalised, weighted_sum
     title="Weight averaging (model soups)",
     paper="https://arxiv.org/abs/2203.05482",
     needs_base=False,
+    cost="Reads every file once; memory of a few blocks.",
+    use="A first baseline, and for experts of one task from different runs (model soups).",
+    avoid="Experts of different tasks: every task keeps only 1/k of its change.",
 )
 def linear(base: Tensor, taus: Tensor, *, weights: Weights = None, normalize: bool = True) -> Tensor:
     """The weighted average of the experts.

@@ -9,7 +9,15 @@ from supermerge.methods.parameters import Number
 from supermerge.methods.registry import method
 
 
-@method("magmax", scope="element", title="MagMax", paper="https://arxiv.org/abs/2407.06322")
+@method(
+    "magmax",
+    scope="element",
+    title="MagMax",
+    paper="https://arxiv.org/abs/2407.06322",
+    cost="Reads every file once; memory of a few blocks.",
+    use="Experts trained one after the other on a sequence of tasks, the paper's setting.",
+    avoid="Experts of one task: noise of large magnitude wins over agreement.",
+)
 def magmax(base: Tensor, taus: Tensor, *, scale: Number = 0.5) -> Tensor:
     """The base plus, per element, the task vector of largest magnitude there.
 

@@ -25,6 +25,9 @@ def _survey(values: Mapping[str, Any], k: int) -> GramSurvey | None:
     paper="https://arxiv.org/abs/2403.19522",
     least=2,
     survey=_survey,
+    cost="Small tensors are read once, large ones twice; memory of a few blocks.",
+    use="Two or more runs of one task from one base: approximates the average of many runs.",
+    avoid="Experts of different tasks: their task vectors are nearly orthogonal, so the result is nearly the base.",
 )
 def model_stock(
     base: Tensor, taus: Tensor, *, survey: GramSurvey | None, per: Literal["tensor", "row"] = "tensor"

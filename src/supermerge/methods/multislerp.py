@@ -21,6 +21,9 @@ from supermerge.methods.transforms import combination, normalised
     title="Multi-SLERP",
     paper="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
     survey=gram_survey,
+    cost="Small tensors are read once, large ones twice; memory of a few blocks.",
+    use="Averaging several task vectors without losing their length, as happens when they are orthogonal.",
+    avoid="Task vectors of very different length or importance without `weights`.",
 )
 def multislerp(
     base: Tensor,

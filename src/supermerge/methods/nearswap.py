@@ -16,6 +16,9 @@ from supermerge.methods.registry import method
     title="NearSwap",
     paper="https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
     most=1,
+    cost="Reads every file once; memory of a few blocks.",
+    use="Adding a little of one model to another without moving any element far.",
+    avoid="Anything that needs the expert's skill: all large changes are cut to `t`.",
 )
 def nearswap(base: Tensor, taus: Tensor, *, t: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4) -> Tensor:
     """The base, moved towards one expert by at most `t` per element.

@@ -71,6 +71,11 @@ def elected_mean(values: Taus) -> Tensor:
     paper="https://arxiv.org/abs/2503.05320",
     survey=_survey,
     whole=True,
+    cost="Four readings of every file (three with `across` given), whole tensors in memory, one small SVD per output "
+    "row.",
+    use="Several experts without data, when changes along a neuron's own weights should be told from new directions.",
+    avoid="Very large models (slow), and experts whose rows change in equal, mirrored ways: the coordinates are then "
+    "arbitrary.",
 )
 def neuromerging(
     base: Tensor,

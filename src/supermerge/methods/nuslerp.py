@@ -27,6 +27,10 @@ def _survey(values: Mapping[str, Any], k: int) -> GramSurvey | None:
     least=2,
     most=2,
     survey=_survey,
+    cost="Small tensors are read once, large ones twice; memory of a few blocks. Along rows or columns whole tensors "
+    "are held.",
+    use="Two experts of one base, interpolated by their changes instead of their weights.",
+    avoid="More than two experts; changes that should add up, for which `task_arithmetic` is meant.",
 )
 def nuslerp(
     base: Tensor,

@@ -15,6 +15,9 @@ from supermerge.methods.registry import method
     paper="https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md",
     needs_base=False,
     most=1,
+    cost="Reads every file once; memory of a few blocks.",
+    use="In rules, for tensors that one expert alone shall decide.",
+    avoid="Merging: it takes one expert.",
 )
 def passthrough(base: Tensor, taus: Tensor, *, scale: Number = 1.0) -> Tensor:
     """One expert's weights.

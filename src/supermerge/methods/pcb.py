@@ -79,7 +79,16 @@ def _survey(values: Mapping[str, Any], k: int) -> CompetitionSurvey:
     return CompetitionSurvey(k, values["density"])
 
 
-@method("pcb", scope="model", title="PCB-Merging", paper="https://arxiv.org/abs/2410.02396", survey=_survey)
+@method(
+    "pcb",
+    scope="model",
+    title="PCB-Merging",
+    paper="https://arxiv.org/abs/2410.02396",
+    survey=_survey,
+    cost="Five readings of every file; memory of a few blocks.",
+    use="Several experts without data, when elements should compete rather than be cut by size alone.",
+    avoid="Little disk bandwidth; results that should scale with the task vectors (its tanh depends on their size).",
+)
 def pcb(
     base: Tensor,
     taus: Tensor,

@@ -28,7 +28,15 @@ def _active(taus: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     return kept, contributors
 
 
-@method("ram", scope="element", title="Reinforced agent merging (RAM)", paper=_PAPER)
+@method(
+    "ram",
+    scope="element",
+    title="Reinforced agent merging (RAM)",
+    paper=_PAPER,
+    cost="Reads every file once; memory of a few blocks.",
+    use="Experts trained by reinforcement, whose changes are sparse and hardly overlap.",
+    avoid="Dense task vectors: everything is shared, and the result is the mean.",
+)
 def ram(base: Tensor, taus: Tensor, *, epsilon: Small = 1e-5) -> Tensor:
     """The base plus, per element, the mean of the task vectors that changed it.
 
@@ -72,7 +80,16 @@ def _scope(values: Mapping[str, Any]) -> Scope:
     return values["per"]
 
 
-@method("ramplus", scope=_scope, title="Reinforced agent merging, rescaled (RAM+)", paper=_PAPER, survey=_survey)
+@method(
+    "ramplus",
+    scope=_scope,
+    title="Reinforced agent merging, rescaled (RAM+)",
+    paper=_PAPER,
+    survey=_survey,
+    cost="Reads every file twice; memory of a few blocks. `per: tensor` reads only large tensors twice.",
+    use="As `ram`, where an expert's own elements should make up for the averaged ones.",
+    avoid="Dense task vectors, as `ram`.",
+)
 def ramplus(
     base: Tensor,
     taus: Tensor,

@@ -61,6 +61,9 @@ def _survey(values: Mapping[str, Any], k: int) -> RankSurvey:
     title="RankMean",
     paper="https://aclanthology.org/2024.findings-acl.104",
     survey=_survey,
+    cost="Reads every file twice; memory of a few blocks.",
+    use="Two chat or code experts of one large model, when layers should go to whoever changed them most.",
+    avoid="Tasks whose changes must add up: the weights of a layer sum to 1.",
 )
 def rankmean(
     base: Tensor,

@@ -47,7 +47,8 @@ class Method:
     `scope` says what the result depends on: `element` methods may be cut anywhere, `tensor` ones depend on whole
     tensors, `model` ones on all of them. A method of the last two that has a `survey` sees pieces of tensors after it
     (unless `whole` is set); without one it sees whole tensors.
-    `least` and `most` bound the number of experts.
+    `least` and `most` bound the number of experts. `cost` says what is read and held and what takes the time, `use`
+    and `avoid` when the method is a good choice and when it is not.
     """
 
     name: str
@@ -63,6 +64,9 @@ class Method:
     whole: bool = False
     survey: SurveyFactory | None = None
     learned: LearnedSpec | None = None
+    cost: str = ""
+    use: str = ""
+    avoid: str = ""
 
     @property
     def kind(self) -> Literal["static", "learned"]:
@@ -169,23 +173,42 @@ def method(
     whole: bool = False,
     survey: SurveyFactory | None = None,
     aliases: Sequence[str] = (),
+    cost: str = "",
+    use: str = "",
+    avoid: str = "",
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register a function `(base, taus, *, parameters…) -> merged` as the method called `name`."""
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        parameters = configuration(name, function)
-        doc = inspect.getdoc(function) or title
-        entry = Method(name, title, paper, function, parameters, scope, doc, needs_base, least, most, whole, survey)
+        entry = Method(
+            name=name,
+            title=title,
+            paper=paper,
+            function=function,
+            parameters=configuration(name, function),
+            scope=scope,
+            doc=inspect.getdoc(function) or title,
+            needs_base=needs_base,
+            least=least,
+            most=most,
+            whole=whole,
+            survey=survey,
+            cost=cost,
+            use=use,
+            avoid=avoid,
+        )
         _add(entry, aliases)
         return function
 
     return register
 
 
-def learned(name: str, spec: LearnedSpec, *, title: str, paper: str, doc: str) -> Method:
+def learned(
+    name: str, spec: LearnedSpec, *, title: str, paper: str, doc: str, cost: str = "", use: str = "", avoid: str = ""
+) -> Method:
     """Register a method whose coefficients are learned."""
     nothing = configuration(name, lambda: None)
-    entry = Method(name, title, paper, None, nothing, "element", doc, learned=spec)
+    entry = Method(name, title, paper, None, nothing, "element", doc, learned=spec, cost=cost, use=use, avoid=avoid)
     _add(entry, ())
     return entry
 

@@ -73,7 +73,16 @@ def _survey(values: Mapping[str, Any], k: int) -> SceSurvey:
     return SceSurvey(k, values["density"])
 
 
-@method("sce", scope="tensor", title="SCE merging (FuseChat)", paper="https://arxiv.org/abs/2408.07990", survey=_survey)
+@method(
+    "sce",
+    scope="tensor",
+    title="SCE merging (FuseChat)",
+    paper="https://arxiv.org/abs/2408.07990",
+    survey=_survey,
+    cost="Small tensors are read once, large ones two to four times; memory of a few blocks.",
+    use="Experts with complementary skills, weighted per tensor by how much they changed it, without choosing weights.",
+    avoid="One expert that changed much more than the others: it takes over every tensor.",
+)
 def sce(
     base: Tensor, taus: Tensor, *, survey: SceSurvey, density: PositiveFraction = 1.0, scale: Number = 1.0
 ) -> Tensor:

@@ -20,6 +20,10 @@ from supermerge.methods.transforms import combination
     needs_base=False,
     most=2,
     survey=gram_survey,
+    cost="Small tensors are read once, large ones twice; memory of a few blocks.",
+    use="Two models of similar kind, as a smoother middle than the mean.",
+    avoid="More than two models (see `karcher`, `multislerp`), and experts of different tasks whose changes should "
+    "add up.",
 )
 def slerp(base: Tensor, taus: Tensor, *, survey: GramSurvey, t: Fraction = 0.5) -> Tensor:
     """The point at `t` on the arc between two models, tensor by tensor.

@@ -11,4 +11,9 @@ supermerge = learned(
 
 θm(j) = θp(j) + Σᵢ tanh(w(i,j)) τ(i,j), w learned by gradient descent on the task losses over a few labelled validation
 examples. It starts at tanh(w) = 0.3, which is task arithmetic; the paper's own start is not known.""",
+    cost="Learns: per step one forward and backward pass and one reading of the task vectors; memory of one model, "
+    "whatever the number of experts.",
+    use="A few labelled examples per task are at hand: the only merge here that is told what is right.",
+    avoid="Fewer than about ten labels per task, or labels of another distribution than the use: coefficients follow "
+    "their noise.",
 )

@@ -27,7 +27,16 @@ def calibrated(merged: Tensor, taus: Tensor, alpha: float) -> Tensor:
     return ((u * (s * len(taus) / counted.clamp(min=alpha).sum(0))) @ vh).to(taus)
 
 
-@method("svc", scope="tensor", title="Singular value calibration (SVC)", paper="https://arxiv.org/abs/2602.05536")
+@method(
+    "svc",
+    scope="tensor",
+    title="Singular value calibration (SVC)",
+    paper="https://arxiv.org/abs/2602.05536",
+    cost="Reads every file once; one decomposition per matrix beside those of the inner merge; whole tensors in "
+    "memory.",
+    use="Repairing a merge in which tasks that share a direction over-count it.",
+    avoid="Nearly orthogonal task vectors with a small `alpha`: directions of one task alone are amplified.",
+)
 def svc(
     base: Tensor,
     taus: Tensor,

@@ -16,7 +16,17 @@ def scaled(weights: Weights, scale: float | None, k: int, default: float) -> lis
     return [scale * weight for weight in weights or (1.0,) * k]
 
 
-@method("task_arithmetic", scope="element", title="Task arithmetic", paper="https://arxiv.org/abs/2212.04089")
+@method(
+    "task_arithmetic",
+    scope="element",
+    title="Task arithmetic",
+    paper="https://arxiv.org/abs/2212.04089",
+    cost="Reads every file once; memory of a few blocks.",
+    use="The first thing to try for experts of different tasks, to forget a task (a negative weight), and as what to "
+    "beat.",
+    avoid="One scale for everything is too coarse when experts conflict or their changes differ much in size; the "
+    "best scale falls with the number of experts.",
+)
 def task_arithmetic(base: Tensor, taus: Tensor, *, weights: Weights = None, scale: Number | None = None) -> Tensor:
     """The base plus a multiple of every task vector.
 

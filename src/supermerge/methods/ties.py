@@ -70,6 +70,12 @@ def _scope(values: Mapping[str, Any]) -> Scope:
     title="TIES-Merging",
     paper="https://arxiv.org/abs/2306.01708",
     survey=_survey,
+    cost="Three readings of every file, a fourth with `zero_sign: majority`; memory of a few blocks. With `trim: "
+    "tensor` only large tensors are read again.",
+    use="Several experts of different tasks without any data: usually better than task arithmetic, and robust to its "
+    "scale.",
+    avoid="Experts with dense, small changes, where most of what is trimmed matters: raise `density`, or use a "
+    "spectral method.",
 )
 def ties(
     base: Tensor,

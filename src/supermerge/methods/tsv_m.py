@@ -19,7 +19,16 @@ def decorrelated_sum(taus: Tensor) -> Tensor:
     return ((u * torch.cat([part.s for part in parts])) @ vh).to(taus)
 
 
-@method("tsv_m", scope="tensor", title="Task singular vectors (TSV-M)", paper="https://arxiv.org/abs/2412.00081")
+@method(
+    "tsv_m",
+    scope="tensor",
+    title="Task singular vectors (TSV-M)",
+    paper="https://arxiv.org/abs/2412.00081",
+    cost="Reads every file once; k + 2 decompositions per matrix; whole tensors in memory.",
+    use="Experts of different tasks without data: among the best static methods in published image benchmarks.",
+    avoid="More experts than min(m, n) directions; vocabularies of large models, whose embeddings are decomposed too "
+    "unless excluded.",
+)
 def tsv_m(
     base: Tensor,
     taus: Tensor,

@@ -48,7 +48,17 @@ def rest_of(base: Tensor, taus: Tensor, rest: Rest, scale: float) -> Tensor:
     return base + scale * mean(taus) if rest == "mean" else base.clone()
 
 
-@method("wudi", scope="tensor", title="WUDI-Merging", paper="https://arxiv.org/abs/2503.08099")
+@method(
+    "wudi",
+    scope="tensor",
+    title="WUDI-Merging",
+    paper="https://arxiv.org/abs/2503.08099",
+    cost="Reads every file once; 300 steps of an n × n product per matrix: the slowest method here beside `doge`; "
+    "whole tensors in memory.",
+    use="Experts of different tasks without data, when minutes per model do not matter; strong on text encoders in "
+    "published results.",
+    avoid="Large models: use `swudi`. `solver: closed` merges worse than few steps.",
+)
 def wudi(
     base: Tensor,
     taus: Tensor,
@@ -79,7 +89,15 @@ def wudi(
     return base + scale * merged.to(base)
 
 
-@method("swudi", scope="tensor", title="Spectral WUDI (SWUDI)", paper="https://arxiv.org/abs/2606.07289")
+@method(
+    "swudi",
+    scope="tensor",
+    title="Spectral WUDI (SWUDI)",
+    paper="https://arxiv.org/abs/2606.07289",
+    cost="Reads every file once; one decomposition per matrix; whole tensors in memory.",
+    use="WUDI's merge in seconds.",
+    avoid="Where published defaults are wanted: `time` and `density` are ours.",
+)
 def swudi(
     base: Tensor,
     taus: Tensor,
