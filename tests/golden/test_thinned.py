@@ -185,3 +185,9 @@ def test_neuromerging_of_orthogonal_changes_across_keeps_both():
     taus = torch.tensor([[[2.0, 0.0, 5.0]], [[0.0, 3.0, 0.0]]])
     merged = get("neuromerging").bind({"density": 1, "across": 1}).merge(base, taus)
     assert torch.allclose(merged, torch.tensor([[2.0, 3.0, 1.0]]), atol=1e-6)
+
+
+def test_neuromerging_of_opposite_changes_across_keeps_the_base():
+    base = torch.tensor([[0.0, 0.0, 1.0]])
+    taus = torch.tensor([[[2.0, 1.0, 0.0]], [[-2.0, -1.0, 0.0]]])
+    assert torch.equal(get("neuromerging").bind({"density": 1, "across": 1}).merge(base, taus), base)

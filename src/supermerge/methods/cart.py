@@ -34,6 +34,8 @@ def cart(
     singular values; θ = θ̄ + scale · Σᵢ τ̄ᵢ. Other tensors, and those matched by `exclude` (the paper takes attention
     and MLP weights), are averaged. The authors' code uses densities of 0.12, 0.16, 0.32 and scales of 2, 1.5, 1.9 for
     8, 14 and 20 experts. Two experts give the average, whatever the parameters: their differences cancel.
+
+    Where two singular values are equal at the cut, which of their directions stays is open.
     """
     average = mean(taus)
     if not is_matrix(context, exclude):

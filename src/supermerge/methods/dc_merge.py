@@ -39,6 +39,9 @@ def dc_merge(
     D(M) V⊥ᵀ, D keeping the k diagonal blocks of size r. Other tensors, and those matched by `exclude`, take the mean
     task vector. This is the published form for full fine-tuning; its form for low-rank adapters also smooths singular
     values.
+
+    Departs from the authors' code: at least one entry stays, r is at least 1, and directions beyond the numerical rank,
+    which are arbitrary, are left out.
     """
     if not is_matrix(context, exclude):
         return base + scale * mean(taus)

@@ -79,7 +79,9 @@ def iso_cts(
     For every m × n matrix: U_c S_c V_cᵀ = the leading singular vectors of Σᵢ τᵢ, about `common` of all; the rest is
     shared evenly: Uᵢ Sᵢ Vᵢᵀ = the leading ones of τᵢ − U_c U_cᵀ τᵢ; θ = θp + scale · σ̄ U⊥ V⊥ᵀ, U⊥ and V⊥ the nearest
     orthogonal matrices to [U₁ … U_k U_c] and [V₁ … V_k V_c], σ̄ the mean of the singular values taken. Other tensors,
-    and those matched by `exclude`, take the mean task vector. `common: 1` is Iso-C.
+    and those matched by `exclude`, take the mean task vector. `common: 1` is Iso-C. One expert alone is not returned.
+
+    Departs from the authors' code: directions beyond the numerical rank, which are arbitrary, get nothing.
     """
     if not is_matrix(context, exclude):
         return base + scale * mean(taus)

@@ -97,8 +97,9 @@ def neuromerging(
     Where two singular values of a stack are equal, its coordinates, and with them the merge, depend on the order of the
     experts.
 
-    Departs from the authors' code: the part along w is scaled by w, not by w / ‖w‖; a sum of zero counts as +. How they
-    scale vectors, and σ, are our reading.
+    Departs from the authors' code: the part along w is scaled by w, not by w / ‖w‖; a sum of zero counts as +, except
+    in the coordinates, whose signs are arbitrary: there it adds nothing. How they scale vectors, and σ, are our
+    reading.
     """
     scale = survey.amplification if across is None else across
     trimmed = survey.trimmed(taus)
@@ -115,7 +116,10 @@ def neuromerging(
 def _across(rows: Tensor) -> Tensor:
     """[rows, k, n] → [rows, n]: elected mean in the coordinates of each row's right singular vectors."""
     u, s, vh = torch.linalg.svd(rows, full_matrices=False)
-    coordinates = u * s[:, None, :]
-    # The elected mean counts whatever is not zero: rounding must not count.
-    coordinates = coordinates * (coordinates.abs() > 1e-10 * s[:, :1, None])
-    return torch.einsum("rc,rcn->rn", elected_mean(coordinates.transpose(0, 1)), vh)
+    coordinates = (u * s[:, None, :]).transpose(0, 1)
+    # Whatever is not zero counts, and its sign decides: rounding must not.
+    rounding = 1e-10 * s[:, :1]
+    total = coordinates.sum(0)
+    sign = torch.sign(total * (total.abs() > rounding))
+    present = coordinates * (coordinates.abs() > rounding)
+    return torch.einsum("rc,rcn->rn", agree_mean(present, sign, [1.0] * len(present)), vh)

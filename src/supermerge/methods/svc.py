@@ -53,6 +53,9 @@ def svc(
     direction r: aᵢ = ⟨u_rᵀ Δ, u_rᵀ τᵢ⟩ / ‖u_rᵀ τᵢ‖²; s_r is multiplied by k / Σᵢ max(alpha, aᵢ). θ = θp + Δ. k equal
     experts that are summed give the one expert. The authors take alpha 0.1 for sums, means and Iso-C, 1 for TSV-M.
     Other tensors, and those matched by `exclude`, keep the merge as it is (for `tsv_m` and `iso_c` the mean).
+
+    Follows a public re-implementation, not the authors' code. A task that has nothing in a direction, 0/0 in the
+    formula, counts as alpha there.
     """
     if not is_matrix(context, exclude):
         return base + scale * plain(taus, merge)

@@ -43,8 +43,9 @@ def tsv_m(
     U⊥, V⊥ = the nearest orthogonal matrices to [U₁ … U_k], [V₁ … V_k]; θ = θp + scale · U⊥ diag(S₁ … S_k) V⊥ᵀ.
     Other tensors, and those matched by `exclude`, take the mean task vector.
 
-    Departs from the authors' code: where the stacked vectors are linearly dependent, as with equal experts, only the
-    directions that exist are orthogonalised; there arbitrary ones fill up.
+    Departs from the authors' code: r is at least 1 (there, more experts than directions leave nothing); where the
+    stacked vectors are linearly dependent, as with equal experts, only the directions that exist are orthogonalised
+    (there arbitrary ones fill up).
     """
     if not is_matrix(context, exclude):
         return base + scale * mean(taus)
