@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": "CHECKPOINT... --base --json --debug",
     "methods": "NAME --json --debug",
     "verify": "DIR --check --debug",
+    "doctor": "RECIPE --json --debug",
     "demo": "-o --output --debug",
 }
 

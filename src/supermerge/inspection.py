@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from supermerge.assemble import merge_into
+from supermerge.assemble import Nowhere, merge_into
 from supermerge.checkpoint import Checkpoint, Match, match
 from supermerge.relation import require_plausible
 
@@ -54,13 +52,6 @@ class Inspection:
         return asdict(self)
 
 
-class _Nowhere:
-    """A sink for a merge of which only the by-products are wanted."""
-
-    def write_flat(self, name: str, start: int, tensor: Tensor) -> None:
-        pass
-
-
 def inspect(checkpoints: Sequence[str], base: str | None = None) -> Inspection:
     """Read the headers of `checkpoints`; with a `base` also every task vector, once.
 
@@ -96,7 +87,7 @@ def _inspected(name: str, ref: str, source: Checkpoint) -> Inspected:
 
 
 def _compared(fit: Match) -> Comparison:
-    geometry = merge_into(_Nowhere(), "linear", fit, names=fit.merged, geometry=True).geometry
+    geometry = merge_into(Nowhere(), "linear", fit, names=fit.merged, geometry=True).geometry
     assert geometry is not None
     require_plausible(geometry, fit)
     return Comparison(

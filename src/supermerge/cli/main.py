@@ -10,6 +10,7 @@ import typer
 from supermerge import __version__
 from supermerge.cli.compare import compare
 from supermerge.cli.demo import demo
+from supermerge.cli.doctor import doctor
 from supermerge.cli.evaluate import evaluate
 from supermerge.cli.guard import report_bug
 from supermerge.cli.inspect import inspect
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (run, plan, evaluate, compare, inspect, methods, verify, demo):
+for _command in (run, plan, evaluate, compare, inspect, methods, verify, doctor, demo):
     app.command()(_command)
 
 

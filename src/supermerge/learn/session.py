@@ -55,7 +55,7 @@ class Session:
         Raises DataError where a task lacks the rows that the loss asks for; Diverged.
         """
         weights = weighted_objectives(settings.loss)
-        self._require_rows(weights)
+        self.require_rows(weights)
         unlabelled = {task: self.bench.encode(task, rows.unlabelled) for task, rows in self.rows.items()}
         searches = settings.patience is not None and any(OBJECTIVES[name] for name in weights)
         kept, held_back = self._split(searches)
@@ -102,7 +102,7 @@ class Session:
                 link=settings.link,
                 granularity=settings.granularity,
                 residency=settings.residency,
-                init=self._init(settings),
+                init=self.start(settings),
                 schedule=schedule(settings.schedule, settings.steps),
                 clip=settings.clip,
                 precision=settings.precision,
@@ -110,7 +110,8 @@ class Session:
                 saving=saving,
             )
 
-    def _init(self, settings: LearnSettings) -> float:
+    def start(self, settings: LearnSettings) -> float:
+        """The coefficient that all experts start from; RecipeError where `init` says nothing of the kind."""
         if isinstance(settings.init, float | int):
             return settings.init
         if settings.init != "average":
@@ -120,7 +121,8 @@ class Session:
             )
         return 1 / len(self.experts)
 
-    def _require_rows(self, weights: Mapping[str, float]) -> None:
+    def require_rows(self, weights: Mapping[str, float]) -> None:
+        """DataError where a task lacks the rows that an objective of `weights` learns from."""
         for objective in weights:
             for task, rows in self.rows.items():
                 if OBJECTIVES[objective] and not rows.labelled:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 
 from supermerge.checkpoint import Checkpoint
+from supermerge.errors import CheckpointError
 
 
 def loading_differences(checkpoint: Checkpoint, *, whole: bool) -> tuple[str | None, list[str]]:
     """(class, differences) between `checkpoint` and the class that its config.json names, built without weights.
 
     A parameter is missing, or has another shape; with `whole` also a tensor that the class has no place for. A pooler
-    may be missing: `supermerge.load` leaves it out. Without a config of a type that transformers knows there is nothing
-    to compare: (None, []). Raises CheckpointError where that class cannot be built.
+    may be missing: `supermerge.load` leaves it out. Where the installed transformers does not know the type, or cannot
+    build the class, there is nothing to compare: (None, []).
     """
     if not checkpoint.config.get("model_type"):
         return None, []
@@ -21,12 +22,14 @@ def loading_differences(checkpoint: Checkpoint, *, whole: bool) -> tuple[str | N
     from supermerge.tasks.binding import Binding
     from supermerge.tasks.models import build, is_pooler, read_config
 
-    config = read_config(checkpoint.config, checkpoint.label)
     name = str((checkpoint.config.get("architectures") or ["AutoModel"])[0])
     kind = getattr(transformers, name, None)
     if kind is None:
         return None, []
-    model = build(kind, config, checkpoint.label, torch.float32)
+    try:
+        model = build(kind, read_config(checkpoint.config, checkpoint.label), checkpoint.label, torch.float32)
+    except CheckpointError:
+        return None, []
     binding = Binding.of(model, checkpoint)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     lost = [each for each in binding.missing if each in parameters and not is_pooler(each)]

@@ -5,6 +5,7 @@ SUPERMERGE_WRITE_DOCS=1 pytest -n 0 tests/e2e/bad_input writes that page anew.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -21,7 +22,7 @@ import checkpoints
 import commands
 import examples
 import recipes
-from case import Case
+from case import RUN, Case
 
 from supermerge.cli.main import main
 
@@ -142,6 +143,29 @@ def shown(err: str, tiny: Path) -> str:
     said = err[max(err.find("error: "), 0) :]  # progress may come before it
     text = re.sub("[│╭╮╰╯─]", " ", said).replace(f"{tiny}/", "").replace(str(tiny), ".")
     return "<br>".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+OF_RUN = [case for case in CASES if case.values[0].arguments == RUN and case.values[0].code in (3, 4, 6)]
+# What shows only while learning, or once the output is named.
+ONLY_IN_RUN = ("no output named",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in OF_RUN if case.values[0].name not in ONLY_IN_RUN])
+def test_doctor_finds_what_a_run_would(
+    case: Case, tiny: Path, here: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case.spoil(tiny)
+    before = snapshot(tiny)
+    monkeypatch.chdir(tiny)
+    code, out, err = here(("doctor", "recipe.yaml", "--json"))
+    document = json.loads(out)
+    failed = [check for check in document["checks"] if check["status"] == "failed"]
+    assert code == document["exit_code"] == case.code, failed
+    said = " ".join(f"{check['found']} {check['hint'] or ''}" for check in failed)
+    assert all(word in " ".join(said.split()) for word in case.says), said
+    assert "Traceback" not in err
+    assert snapshot(tiny) == before
 
 
 def snapshot(directory: Path) -> set[str]:

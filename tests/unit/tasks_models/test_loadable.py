@@ -70,7 +70,15 @@ def test_tied_tensors_may_be_stored_once_or_twice(tmp_path: Path) -> None:
         assert loading_differences(checkpoint, whole=True) == ("BertForMaskedLM", [])
 
 
-@pytest.mark.parametrize("config", ["{}", '{"model_type": "bert", "architectures": ["NoSuchClass"]}'])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{}",
+        '{"model_type": "bert", "architectures": ["NoSuchClass"]}',
+        '{"model_type": "no-such-type", "architectures": ["BertModel"]}',
+        '{"model_type": "bert", "architectures": ["BertModel"], "num_attention_heads": 5}',
+    ],
+)
 def test_what_transformers_does_not_have_is_not_compared(saved: Path, config: str) -> None:
     (saved / "config.json").write_text(config)
     with Checkpoint.open(saved) as checkpoint:
