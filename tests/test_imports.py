@@ -24,6 +24,7 @@ FLOORS = (
         "plan_memory",
         "plan_rehearsal",
         "resolve",
+        "resolve_parameters",
         "relation",
         "inspection",
         "lock_inputs",
