@@ -51,7 +51,8 @@ def opened(recipe: Recipe) -> Iterator[Opened]:
         if recipe.mergekit is not None:
             merge = open_merges(recipe.mergekit, stack, recipe.seed)
             (first, base), *others = merge.models.items()
-            yield Opened(base, dict(others or [(first, base)]), merge.match, merge.choice, merge.files, merge.inputs, merge.origins)
+            experts = dict(others or [(first, base)])
+            yield Opened(base, experts, merge.match, merge.choice, merge.files, merge.inputs, merge.origins)
             return
         chosen_methods(recipe)  # mistakes in parameters surface before those of checkpoints
         base = stack.enter_context(Checkpoint.open(recipe.base))

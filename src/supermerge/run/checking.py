@@ -72,7 +72,8 @@ def _choice(path: Path, ready: Prepared) -> Choice:
         return chosen
     coefficients = Coefficients.load(path / COEFFICIENTS)
     binding = ready.require_bench(f"method {method.name}").binding
-    return Choice(merge_of(method, file_coefficients(coefficients, binding, ready.opened.base)), chosen.rules, chosen.by_name)
+    learned = merge_of(method, file_coefficients(coefficients, binding, ready.opened.base))
+    return Choice(learned, chosen.rules, chosen.by_name)
 
 
 def _versions(lock: Lock) -> str:
