@@ -97,7 +97,9 @@ def _matched(
         experts = dict(zip(_position_names(merge, plan), columns, strict=True))
     if merge.merge_method == "passthrough":
         return _untouched(merge, plan, base)
-    matched = match(base, experts)
+    found = match(base, experts)
+    extra = [f"{name}: left out, as the base lacks them: {', '.join(own)}" for name, own in found.heads.items() if own]
+    matched = replace(found, heads={name: [] for name in experts}, notes=[*found.notes, *extra])
     if merge.merge_method == "multislerp" and not _based(merge, first):
         # All models are experts of the mean, the first too, as the last of them.
         itself: dict[str, TensorSource] = {_ITSELF: base}

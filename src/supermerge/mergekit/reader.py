@@ -34,6 +34,12 @@ class Mergekit:
         """The merge whose result is written."""
         return self.documents[""]
 
+    @property
+    def inputs(self) -> list[str]:
+        """Every model that is read, each once; results of other merges are none."""
+        found = [model for merge in self.documents.values() for model in merge.references]
+        return [model for model in dict.fromkeys(found) if model not in self.documents]
+
     def to_yaml(self, relative_to: Path | None) -> str:
         """The documents again; local paths relative to the directory `relative_to` if given."""
         values = self.written
