@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from supermerge.demo import cache_directory, prepare
+from supermerge.cache import cache_directory
+from supermerge.demo import prepare
 from supermerge.demo.packages import fetch
 from supermerge.demo.sources.corpus import Corpus
 from supermerge.demo.splits import write_jsonl

@@ -20,6 +20,12 @@ settings.register_profile("supermerge", deadline=None, derandomize="CI" in os.en
 settings.load_profile("supermerge")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept between runs is kept between tests, and not in the user's home."""
+    os.environ["SUPERMERGE_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+
+
 @pytest.fixture
 def write_models() -> Callable[..., None]:
     """`write_models(directory, "news", "spam")`: a base of three tensors and one expert per name, as safetensors."""

@@ -14,7 +14,7 @@ import supermerge
 ROOT = Path(supermerge.__file__).parent
 
 FLOORS = (
-    {"errors", "events", "sizes", "resources"},
+    {"cache", "errors", "events", "sizes", "resources"},
     {"checkpoint", "methods", "tasks", "report", "yaml_file"},
     {"recipe", "recipe_errors", "recipe_overrides", "recipe_paths", "lock", "assemble", "statistics", "mergekit"},
     {
@@ -24,7 +24,6 @@ FLOORS = (
         "plan_memory",
         "plan_rehearsal",
         "resolve",
-        "resolve_parameters",
         "relation",
         "inspection",
         "lock_inputs",

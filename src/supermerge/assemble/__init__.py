@@ -3,7 +3,6 @@
 from supermerge.assemble.choice import Choice
 from supermerge.assemble.geometry import Geometry
 from supermerge.assemble.merge import merge
-from supermerge.assemble.merged import Merged
 from supermerge.assemble.nowhere import Nowhere
 from supermerge.assemble.stream import Assembled, Sink, assemble, merge_into, output_infos
 from supermerge.methods import weighted_sum
@@ -12,7 +11,6 @@ __all__ = [
     "Assembled",
     "Choice",
     "Geometry",
-    "Merged",
     "Nowhere",
     "Sink",
     "assemble",

@@ -1,7 +1,6 @@
 """A real example from end to end: a pretrained backbone, real tasks, experts trained on the spot, and a recipe."""
 
-from supermerge.demo.cache import cache_directory
 from supermerge.demo.demo import demo
 from supermerge.demo.preparation import prepare
 
-__all__ = ["cache_directory", "demo", "prepare"]
+__all__ = ["demo", "prepare"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from supermerge.demo.cache import cache_directory
+from supermerge.cache import cache_directory
 from supermerge.demo.preparation import prepare
 from supermerge.run.merging import run_beside
 from supermerge.run.result import Result

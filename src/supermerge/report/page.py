@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from supermerge.report.charts.chart import Chart
 from supermerge.report.provenance import Provenance
 from supermerge.report.results import Results
 from supermerge.report.summary import best_merged, expert_names, score_rows, title, verdict
+from supermerge.report.vega import vega
 
 if TYPE_CHECKING:
     import jinja2
@@ -26,7 +26,7 @@ def page(results: Results, charts: Mapping[str, Chart], provenance: Provenance |
     from jinja2.utils import htmlsafe_json_dumps
 
     template = files("supermerge.report") / "template"
-    scripts = [_vega(), (template / "report.js").read_text("utf-8")] if charts else []
+    scripts = [vega(), (template / "report.js").read_text("utf-8")] if charts else []
     scripts.append((template / "copy.js").read_text("utf-8"))
     rows = score_rows(results)
     return (
@@ -75,14 +75,6 @@ def _breakable(name: str) -> markupsafe.Markup:
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"(?<=[_/.])", "<wbr>", str(escape(name))))
-
-
-@cache
-def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that defines `vegaEmbed` (putting it together takes two seconds)."""
-    import vl_convert
-
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def _digest(script: str) -> str:

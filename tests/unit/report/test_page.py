@@ -45,7 +45,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def draw(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Page]:
     """Pages without the drawing library, which the browser test covers and which takes seconds to put together."""
-    monkeypatch.setattr(module, "_vega", lambda: "/* vega */")
+    monkeypatch.setattr(module, "vega", lambda: "/* vega */")
 
     def draw(results: Results, provenance: Provenance | None = None, *, with_charts: bool = False) -> Page:
         return Page(module.page(results, charts.build(results, (320,)) if with_charts else {}, provenance))

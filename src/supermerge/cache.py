@@ -1,4 +1,4 @@
-"""Where the demo keeps what it downloads and trains, so that a second run needs neither."""
+"""Where things are kept that took long to make or fetch, so that a second run needs not."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from supermerge.demo import cache_directory
+from supermerge.cache import cache_directory
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,0 @@
-"""mergekit's YAML: read strictly, and carried out with our methods. See docs/mergekit.md."""
