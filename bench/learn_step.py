@@ -159,8 +159,9 @@ def _streaming(
             marks.append(time.process_time())
             yield item
 
-    learned = learn(model, base, experts, items(), loss, steps=steps + 1, lr=1e-3, residency=residency)
-    share = steps / (steps + 1)
+    # A step ends where the next begins, and the first, warming up, is not counted.
+    learned = learn(model, base, experts, items(), loss, steps=steps + 2, lr=1e-3, residency=residency)
+    share = steps / (steps + 2)
     return _median_gap(marks), (round(learned.bytes_read[0] * share), round(learned.bytes_read[1] * share))
 
 

@@ -21,6 +21,7 @@ FLOORS = (
         "learn",
         "dynamic",
         "plan",
+        "plan_activations",
         "plan_memory",
         "plan_rehearsal",
         "resolve",

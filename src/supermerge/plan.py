@@ -14,13 +14,14 @@ from supermerge.assemble import Choice, output_infos
 from supermerge.checkpoint import Match
 from supermerge.errors import ResourceError
 from supermerge.methods.settings import LearnSettings
+from supermerge.plan_activations import Activations, activations
 from supermerge.plan_memory import (
-    MODEL_CLASS_BYTES,
     REPORT_BYTES,
     experts_bytes,
     learning_bytes,
     merging_bytes,
     model_bytes,
+    model_class_bytes,
 )
 from supermerge.plan_rehearsal import survey_passes
 from supermerge.recipe import Recipe
@@ -36,7 +37,7 @@ _PACE = 0.4e9
 
 @dataclass(frozen=True, slots=True)
 class PlannedPhase:
-    """One phase: bytes read from and written to disk, and the most memory held in it, all but activations."""
+    """One phase: bytes read from and written to disk, and the most memory held in it."""
 
     name: str
     what: str
@@ -72,7 +73,8 @@ class Plan:
     residency: Literal["disk", "memory"] | None
     phases: tuple[PlannedPhase, ...]
     peak_memory: int
-    activations: Literal["none", "unknown"]
+    activations: Literal["none", "counted", "unknown"]
+    """Whether `peak_memory` has those of the tasks' models, for full batches of the greatest length."""
     memory_budget: int | None
     memory_available: int
     output: str | None
@@ -115,10 +117,14 @@ def _planned(
     recipe: Recipe, sources: Opened, choice: Choice, settings: LearnSettings | None, target: Path | None, force: bool
 ) -> Plan:
     method, match = choice.default.method, sources.match
-    available = available_bytes()
+    # Looked at before the activations load what a run loads later.
+    available, resident, classes = available_bytes(), resident_bytes(), model_class_bytes()
+    active = activations(recipe, sources) if recipe.tasks else None
     residency = None if settings is None else "memory" if settings.residency == "memory" else "disk"
     output_bytes = _output_bytes(recipe, sources)
-    phases = _phases(recipe, match, choice, settings, residency, output_bytes)
+    # With tasks, one model stays in memory from the beginning to the end.
+    held = resident + (classes + model_bytes(match) if recipe.tasks else 0)
+    phases = _phases(recipe, match, choice, settings, residency, output_bytes, held, active or Activations(0, 0))
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
     peak = max(phase.holds for phase in phases)
@@ -135,7 +141,7 @@ def _planned(
         residency=residency,
         phases=phases,
         peak_memory=peak,
-        activations="unknown" if any(phase.name in ("learn", "evaluate") for phase in phases) else "none",
+        activations=_known(phases, active),
         memory_budget=recipe.memory,
         memory_available=available,
         output=None if target is None else str(target),
@@ -143,7 +149,7 @@ def _planned(
         disk_free=free,
         seconds=None if settings else sum(phase.reads + phase.writes for phase in phases) / _PACE,
         notes=(*match.notes, *([f"{existing} exists: a run needs --force"] if existing else [])),
-        refusals=tuple(_refusals(recipe, peak, available, output_bytes, free, None if force else existing)),
+        refusals=tuple(_refusals(recipe, peak, resident + available, output_bytes, free, None if force else existing)),
     )
 
 
@@ -154,16 +160,16 @@ def _phases(
     settings: LearnSettings | None,
     residency: Literal["disk", "memory"] | None,
     output_bytes: int,
+    held: int,
+    active: Activations,
 ) -> tuple[PlannedPhase, ...]:
     base, experts = sum(info.nbytes for info in match.base.tensors.values()), experts_bytes(match)
     scored = [name for name, task in recipe.tasks.items() if task.test is not None]
-    # With tasks, one model stays in memory from the beginning to the end.
-    held = resident_bytes() + (MODEL_CLASS_BYTES + model_bytes(match) if recipe.tasks else 0)
     merging = held + merging_bytes(match, choice)
     phases: list[PlannedPhase] = []
     if settings is not None:
         reads = base + experts * (1 if residency == "memory" else 1 + settings.steps)
-        learning = held + learning_bytes(match, resident=residency == "memory")
+        learning = held + learning_bytes(match, resident=residency == "memory") + active.learning
         phases.append(PlannedPhase("learn", f"up to {settings.steps} steps", reads, learning, 0))
     elif choice.default.scope == "model":
         passes = survey_passes(choice.default, len(match.experts))
@@ -172,9 +178,15 @@ def _phases(
     phases.append(PlannedPhase("merge", f"{len(match.merged)} tensors", base + experts, merging, output_bytes))
     if scored:
         what = f"base, experts and the merged model on {len(scored)} tasks"
-        phases.append(PlannedPhase("evaluate", what, base + experts + output_bytes, held, 0))
+        phases.append(PlannedPhase("evaluate", what, base + experts + output_bytes, held + active.scoring, 0))
     phases.append(PlannedPhase("report", "page, charts, model card", 0, held + REPORT_BYTES, _SIDE_BYTES))
     return tuple(phases)
+
+
+def _known(phases: tuple[PlannedPhase, ...], active: Activations | None) -> Literal["none", "counted", "unknown"]:
+    if not any(phase.name in ("learn", "evaluate") for phase in phases):
+        return "none"
+    return "unknown" if active is None else "counted"
 
 
 def _output_bytes(recipe: Recipe, sources: Opened) -> int:
@@ -198,14 +210,12 @@ def _models(recipe: Recipe, sources: Opened) -> tuple[PlannedModel, ...]:
     )
 
 
-def _refusals(
-    recipe: Recipe, peak: int, available: int, output_bytes: int, free: int, existing: Path | None
-) -> list[str]:
+def _refusals(recipe: Recipe, peak: int, room: int, output_bytes: int, free: int, existing: Path | None) -> list[str]:
     found = []
     if recipe.memory is not None and peak > recipe.memory:
         found.append(f"memory: the run needs about {size(peak)}, and the recipe allows {size(recipe.memory)}")
-    elif peak - resident_bytes() > available:
-        found.append(f"memory: the run needs about {size(peak)}, and {size(available)} are free")
+    elif peak > room:
+        found.append(f"memory: the run needs about {size(peak)}, and it can have {size(room)}")
     if output_bytes + _SIDE_BYTES > free:
         found.append(f"disk: the output needs {size(output_bytes + _SIDE_BYTES)}, and {size(free)} are free")
     if existing is not None:

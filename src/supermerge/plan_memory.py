@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from supermerge.assemble import Choice
 from supermerge.assemble.pieces import piece_elements
 from supermerge.assemble.workers import default_threads
@@ -9,7 +11,7 @@ from supermerge.checkpoint import Match
 from supermerge.plan_rehearsal import bytes_per_element
 
 # What the libraries of a phase take once loaded, measured on Linux with the versions in constraints/cpu.txt.
-MODEL_CLASS_BYTES = 150_000_000
+_MODEL_CLASS_BYTES = 150_000_000
 REPORT_BYTES = 205_000_000
 # Whole tensors that are merged at the same time hold at most this together, unless one alone holds more.
 _WHOLE_TENSORS_BYTES = 1 << 30
@@ -30,12 +32,17 @@ def merging_bytes(match: Match, choice: Choice) -> int:
 
 
 def learning_bytes(match: Match, *, resident: bool) -> int:
-    """Held while learning, beside the model and its activations: gradients, and the largest tensor three times over.
+    """Held while learning, beside the model and its activations: gradients, and the largest tensor twice over.
 
     Gradients are fp32. `resident` task vectors stay in memory as they are stored.
     """
     sizes = [match.base.tensors[name].numel * 4 for name in match.merged]
-    return sum(sizes) + 3 * max(sizes, default=0) + (experts_bytes(match) if resident else 0)
+    return sum(sizes) + 2 * max(sizes, default=0) + (experts_bytes(match) if resident else 0)
+
+
+def model_class_bytes() -> int:
+    """What loading the model classes will add to this process: nothing where they are loaded already."""
+    return 0 if "transformers.modeling_utils" in sys.modules else _MODEL_CLASS_BYTES
 
 
 def model_bytes(match: Match) -> int:

@@ -16,7 +16,7 @@ from supermerge.methods import Bound, Context, Survey
 _SIDES = (32, 64)
 
 
-class _Watch(TorchFunctionMode):
+class Watch(TorchFunctionMode):
     """The most bytes that tensors made inside the block held at once, as far as Python sees them.
 
     A dispatch mode would see the insides of operations too, but entering one loads 80 MB of compiler.
@@ -69,7 +69,7 @@ def bytes_per_element(bound: Bound, k: int) -> float:
 def _peak(bound: Bound, k: int, side: int) -> int:
     base, taus, context = _small(k, side)
     survey, _ = _surveyed(bound, base, taus, context)
-    with _Watch(base, taus) as watch:
+    with Watch(base, taus) as watch:
         bound(base, taus, context, survey)
     return watch.peak
 

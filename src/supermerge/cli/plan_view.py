@@ -50,11 +50,15 @@ def _what(plan: Plan) -> list[str | tuple[str, str]]:
 
 
 def _totals(plan: Plan) -> list[tuple[str, str, str]]:
-    unknown = ", and activations, which are unknown before the first step" if plan.activations == "unknown" else ""
+    remarks = {
+        "none": "",
+        "counted": ", for full batches of the greatest length",
+        "unknown": ", and activations, which are unknown before the first step",
+    }
     free = f"of {size(plan.memory_available)} free"
     if plan.memory_budget is not None:
         free = f"of {size(plan.memory_budget)} allowed"
-    totals = [("memory", f"about {size(plan.peak_memory)}", free + unknown)]
+    totals = [("memory", f"about {size(plan.peak_memory)}", free + remarks[plan.activations])]
     totals.append(("disk", size(plan.output_bytes), f"of {size(plan.disk_free)} free"))
     if plan.seconds is not None:
         totals.append(("time", f"about {seconds(plan.seconds)}", "at the pace of two cores and a local disk"))

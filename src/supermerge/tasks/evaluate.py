@@ -16,6 +16,7 @@ from supermerge.tasks.metrics import Metric, metric
 from supermerge.tasks.processors import generation_config_of
 from supermerge.tasks.rows import Row
 from supermerge.tasks.score import Score
+from supermerge.tasks.spec import TaskSpec
 from supermerge.tasks.workbench import Workbench
 
 _BATCH = 32
@@ -37,6 +38,11 @@ def evaluate_source(
     return scores
 
 
+def scoring_batch(spec: TaskSpec) -> int:
+    """How many examples of a task are scored at once."""
+    return max(spec.batch_size, _BATCH)
+
+
 def evaluate(bench: Workbench, task: str, rows: Sequence[Row], *, batch_size: int | None = None) -> Score:
     """The task's metric on labelled rows, with the weights as they are. Exact match generates greedily.
 
@@ -50,7 +56,7 @@ def evaluate(bench: Workbench, task: str, rows: Sequence[Row], *, batch_size: in
         raise DataError(f"{unlabelled.row.place}: no label; task {task!r} cannot be scored on it.")
     # Batches of similar lengths need little padding.
     examples.sort(key=lambda example: example.length, reverse=True)
-    size = batch_size or max(spec.batch_size, _BATCH)
+    size = batch_size or scoring_batch(spec)
     with torch.no_grad():
         for start in range(0, len(examples), size):
             part = examples[start : start + size]

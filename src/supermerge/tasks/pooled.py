@@ -65,14 +65,14 @@ def pooled_head(
         if weight is not None:
             bias = own_tensor(source, ["classifier.bias"], (weight.shape[0],), host)
             own = {"classifier.weight": weight} | ({} if bias is None else {"classifier.bias": bias})
-            return PooledClassifier(_backbone(host.model), pooling, weight, bias), own
+            return PooledClassifier(backbone_of(host.model), pooling, weight, bias), own
     raise CheckpointError(
         f"{label} has no classifier.weight, which a head with pooling: {pooling} is made of.",
         hint="Leave pooling out to use the model class's own head, or give the task a head that has the tensor.",
     )
 
 
-def _backbone(model: PreTrainedModel) -> nn.Module:
+def backbone_of(model: PreTrainedModel) -> nn.Module:
     """What gives one hidden state per input token: the encoder of an encoder-decoder, the vision side of a CLIP."""
     if getattr(model.config, "is_encoder_decoder", False):
         return model.get_encoder()

@@ -103,7 +103,7 @@ def build_task_models(
         if head.of_class
     }
     host = Host.of(
-        kind or _host_class(base, wanted),
+        kind or host_class(base, wanted),
         base,
         without_pooler=any(is_pooler(name) for model in skeletons.values() for name in model.state_dict()),
         dtype=dtype,
@@ -112,7 +112,8 @@ def build_task_models(
     return host, {name: _head(host, source, skeletons.get(name)) for name, source in wanted.items()}
 
 
-def _host_class(base: Checkpoint, wanted: Mapping[str, HeadSource]) -> Any:
+def host_class(base: Checkpoint, wanted: Mapping[str, HeadSource]) -> Any:
+    """The class of the model that these tasks share: the generative one, one with image embeddings, or AutoModel."""
     generative = sorted({head.type for head in wanted.values()} & set(_GENERATIVE))
     if len(generative) > 1:
         raise RecipeError("Tasks of types causal-lm and seq2seq cannot share one model.")

@@ -52,7 +52,7 @@ class Workbench:
         self.specs = dict(tasks)
         self.device = torch.device(device)
         with ExitStack() as files:
-            sources = {name: _head_source(name, spec, experts, files) for name, spec in self.specs.items()}
+            sources = {name: head_source(name, spec, experts, files) for name, spec in self.specs.items()}
             self._host, self.heads = build_task_models(base, sources, dtype=dtype, device=self.device)
         self._directories = {
             name: [base.directory, experts[spec.expert].directory] for name, spec in self.specs.items()
@@ -168,7 +168,8 @@ class Workbench:
         return pad_id
 
 
-def _head_source(name: str, spec: TaskSpec, experts: Mapping[str, Checkpoint], files: ExitStack) -> HeadSource:
+def head_source(name: str, spec: TaskSpec, experts: Mapping[str, Checkpoint], files: ExitStack) -> HeadSource:
+    """What the model of a task is made of; what it opens is left to `files`. RecipeError for an unknown expert."""
     expert = experts.get(spec.expert)
     if expert is None:
         raise RecipeError(f"tasks.{name}: its expert {spec.expert!r} is not one of {', '.join(experts)}.")

@@ -1,4 +1,4 @@
-"""The planned peak memory of a merge without data is within 25 % of what the operating system measures."""
+"""The planned peak memory is within 25 % of what the operating system measures, without data and while learning."""
 
 from __future__ import annotations
 
@@ -37,3 +37,21 @@ def test_peak_memory(method: str, rows: int, tmp_path: Path, write_models: Calla
     planned = subprocess.run([COMMAND, "plan", recipe, "--json"], capture_output=True, text=True, check=True)
     measured = peak_of("run", recipe, "--quiet")
     assert json.loads(planned.stdout)["peak_memory"] == pytest.approx(measured, rel=0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["clip-vit-b32", "dinov2-small", "llama-tiny", "minilm"])
+def test_peak_memory_while_learning(arch: str, tmp_path: Path) -> None:
+    make = [sys.executable, Path(__file__).with_name("make_learned.py"), arch, tmp_path]
+    subprocess.run(make, capture_output=True, check=True)
+    recipe = tmp_path / "recipe.yaml"
+    planned = json.loads(
+        subprocess.run([COMMAND, "plan", recipe, "--json"], capture_output=True, text=True, check=True).stdout
+    )
+    measured = peak_of("run", recipe, "--quiet")
+    assert planned["activations"] == "counted"
+    assert planned["peak_memory"] == pytest.approx(measured, rel=0.25)
+    metrics = json.loads((tmp_path / "merged" / "metrics.json").read_text())
+    learning = max(phase["peak_rss_bytes"] for phase in metrics["cost"]["phases"] if phase["name"] == "learning")
+    holds = {phase["name"]: phase["holds"] for phase in planned["phases"]}
+    assert holds["learn"] == pytest.approx(learning, rel=0.25)

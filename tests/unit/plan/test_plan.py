@@ -69,9 +69,7 @@ def test_is_json(models: dict[str, Any]) -> None:
     assert json.loads(json.dumps(planned.to_json()))["phases"][0]["name"] == "survey"
 
 
-def test_refuses_what_does_not_fit(
-    models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refuses_what_does_not_fit(models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = {**models, "method": "linear"}
     with pytest.raises(ResourceError, match="the recipe allows 1 MB"):
         plan({**recipe, "memory": "1MB"}).require_feasible()
