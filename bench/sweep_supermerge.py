@@ -12,17 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from demo_draws import draws
 from supermerge.events import muted
+from supermerge.learn.batches import Batches, Material
 from supermerge.learn.session import Session
 from supermerge.methods.settings import LearnSettings
 from supermerge.run.prepared import Prepared, prepared
-from supermerge.tasks.encode import Example
 from supermerge.tasks.evaluate import evaluate
 
 
@@ -66,9 +65,9 @@ class Watched(Session):
     calls: list[float] = field(default_factory=list)
     measured: list[dict[str, float]] = field(default_factory=list)
 
-    def held_back_loss(self, held_back: Mapping[str, Sequence[Example]]) -> float:
+    def held_back_loss(self, batches: Batches, held_back: Material) -> float:
         """As it is, written down together with the score where it is time."""
-        loss = super().held_back_loss(held_back)
+        loss = super().held_back_loss(batches, held_back)
         if len(self.calls) % self.every == 0 and self.ready is not None:
             with muted():
                 scores = [evaluate(self.bench, task, rows.test).value for task, rows in self.ready.rows.items()]

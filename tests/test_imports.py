@@ -25,6 +25,7 @@ FLOORS = (
         "plan_memory",
         "plan_rehearsal",
         "resolve",
+        "resolve_parameters",
         "relation",
         "inspection",
         "lock_inputs",

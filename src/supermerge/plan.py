@@ -26,7 +26,7 @@ from supermerge.plan_memory import (
 from supermerge.plan_rehearsal import survey_passes
 from supermerge.recipe import Recipe
 from supermerge.report.numbers import size
-from supermerge.resolve import Opened, chosen_methods, learn_settings, opened
+from supermerge.resolve import Opened, learn_settings, opened
 from supermerge.resources import available_bytes, free_disk_bytes, resident_bytes
 
 # Report, charts, card, logs and locks of one run, generously.
@@ -107,16 +107,17 @@ def plan(
     """
     wanted = Recipe.of(recipe)
     target = output if output is not None else wanted.output.path
-    choice, settings = chosen_methods(wanted), learn_settings(wanted)
+    settings = learn_settings(wanted)
     with opened(wanted) as sources:
-        choice.rehearse(len(sources.experts))
-        return _planned(wanted, sources, choice, settings, None if target is None else Path(target), force)
+        sources.choice.rehearse(len(sources.match.experts))
+        return _planned(wanted, sources, settings, None if target is None else Path(target), force)
 
 
 def _planned(
-    recipe: Recipe, sources: Opened, choice: Choice, settings: LearnSettings | None, target: Path | None, force: bool
+    recipe: Recipe, sources: Opened, settings: LearnSettings | None, target: Path | None, force: bool
 ) -> Plan:
-    method, match = choice.default.method, sources.match
+    choice, match = sources.choice, sources.match
+    method = choice.default.method
     # Looked at before the activations load what a run loads later.
     available, resident, classes = available_bytes(), resident_bytes(), model_class_bytes()
     active = activations(recipe, sources) if recipe.tasks else None

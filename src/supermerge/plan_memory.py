@@ -20,8 +20,7 @@ _WHOLE_TENSORS_BYTES = 1 << 30
 def merging_bytes(match: Match, choice: Choice) -> int:
     """Held while merging: per thread two read buffers, the fp32 rows of base and task vectors, and the method's own."""
     k, threads = len(match.experts), default_threads()
-    bounds = (choice.default, *(bound for _, bound in choice.rules))
-    own = {id(bound): bytes_per_element(bound, k) for bound in bounds if bound.method.function is not None}
+    own = {id(bound): bytes_per_element(bound, k) for bound in choice.bounds if bound.method.function is not None}
     costs: list[float] = []
     for name in match.merged:
         info, bound = match.base.tensors[name], choice(name)

@@ -24,14 +24,16 @@ from pydantic import (
 )
 
 from supermerge.errors import RecipeError
+from supermerge.mergekit.reader import Mergekit, is_mergekit, named_models, read_mergekit
 from supermerge.recipe_errors import explain
 from supermerge.recipe_overrides import apply_overrides
 from supermerge.recipe_paths import relocate
 from supermerge.sizes import parse_size, write_size
 from supermerge.tasks.spec import TaskSpec
-from supermerge.yaml_file import Document, read_yaml, write_yaml
+from supermerge.yaml_file import Document, read_documents, read_yaml, write_yaml
 
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(write_size, when_used="json")]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=100)]
 
 
@@ -51,11 +53,14 @@ class _Open(BaseModel):
 
 
 class Expert(_Open):
-    """One fine-tuned model: `model` (or the base, if only an `adapter` is given), and its own method parameters."""
+    """One fine-tuned model: `model` (or the base, if only an `adapter` is given), and its own method parameters.
+
+    A list of numbers, as its `weight` or as a parameter of its own, is a gradient: spread over the layers.
+    """
 
     model: str | None = Field(default=None, min_length=1)
     adapter: str | None = Field(default=None, min_length=1)
-    weight: float | None = Field(default=None, allow_inf_nan=False, strict=True)
+    weight: Finite | Annotated[list[Finite], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:
@@ -99,7 +104,10 @@ class Output(_Part):
 
 
 class Recipe(_Part):
-    """A merge to make: see the fields. `Recipe.load` reads a file; `Recipe.of` takes a file, a mapping or a Recipe."""
+    """A merge to make: see the fields. `Recipe.load` reads a file; `Recipe.of` takes a file, a mapping or a Recipe.
+
+    A file of mergekit's is read too: `mergekit` then holds all that it says, and the fields name its models.
+    """
 
     base: str = Field(min_length=1)
     experts: dict[Name, Expert] = Field(min_length=1)
@@ -112,11 +120,17 @@ class Recipe(_Part):
     version: Literal[1] = 1
 
     _path: Path | None = PrivateAttr(default=None)
+    _mergekit: Mergekit | None = PrivateAttr(default=None)
 
     @property
     def path(self) -> Path | None:
         """The file that the recipe was read from, if any."""
         return self._path
+
+    @property
+    def mergekit(self) -> Mergekit | None:
+        """What it says in full where it is mergekit's."""
+        return self._mergekit
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -129,13 +143,10 @@ class Recipe(_Part):
         except OSError as error:
             reason = error.strerror or "cannot be read"
             raise RecipeError(f"{file}: {reason}", hint="Give the path of a recipe, a YAML file.") from error
-        document = read_yaml(text, str(file))
-        if isinstance(document.value, Mapping) and "merge_method" in document.value:
-            raise RecipeError(
-                f"{file}: 'merge_method' makes this a recipe of mergekit, which this version does not read yet",
-                hint="Write it as a supermerge recipe: base, experts, method.",
-            )
-        return cls._checked(document, str(file), file, overrides)
+        documents = read_documents(text, str(file))
+        if is_mergekit(documents):
+            return cls._of_mergekit(read_mergekit(documents, str(file), file.parent, overrides), file)
+        return cls._checked(read_yaml(text, str(file)), str(file), file, overrides)
 
     @classmethod
     def of(cls, recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -145,6 +156,9 @@ class Recipe(_Part):
         if isinstance(recipe, Recipe):
             if not overrides:
                 return recipe
+            if recipe.mergekit is not None:
+                again = read_documents(recipe.to_yaml(), "recipe")
+                return cls._of_mergekit(read_mergekit(again, "recipe", Path(), overrides), recipe.path)
             value = recipe.model_dump(mode="json", exclude_unset=True)
             return cls._checked(Document(value, {}), "recipe", recipe.path, overrides)
         return cls._checked(Document(recipe, {}), "recipe", None, overrides)
@@ -161,6 +175,20 @@ class Recipe(_Part):
         except ValidationError as error:
             raise explain(error, cls, Document(value, document.lines), where) from error
         recipe._path = file
+        return recipe
+
+    @classmethod
+    def _of_mergekit(cls, mergekit: Mergekit, file: Path | None) -> Recipe:
+        """mergekit's recipe in our words: its models, method and dtype. The rest is left to `supermerge.mergekit`."""
+        final = mergekit.final
+        (first, base), *others = named_models(final.references).items()
+        recipe = cls(
+            base=base,
+            experts={name: Expert(model=model) for name, model in others or [(first, base)]},
+            method=MethodChoice(name=final.signature.ours),
+            output=Output(dtype=final.written_dtype),
+        )
+        recipe._path, recipe._mergekit = file, mergekit
         return recipe
 
     @field_validator("experts", "tasks")
@@ -186,13 +214,16 @@ class Recipe(_Part):
         return self
 
     @property
-    def weights(self) -> list[float] | None:
-        """The experts' weights in the order of the recipe, or None where the method's default holds."""
-        weights = [expert.weight for expert in self.experts.values() if expert.weight is not None]
+    def weights(self) -> list[float | list[float]] | None:
+        """The experts' weights (or gradients) in the order of the recipe, or None where the method's default holds."""
+        given = [expert.weight for expert in self.experts.values()]
+        weights: list[float | list[float]] = [weight for weight in given if weight is not None]
         return weights or None
 
     def to_yaml(self, relative_to: Path | None = None) -> str:
         """What was written, and nothing more, as YAML; local paths relative to the directory `relative_to` if given."""
+        if self._mergekit is not None:
+            return self._mergekit.to_yaml(relative_to)
         value = {"version": self.version, **self.model_dump(mode="json", exclude_unset=True)}
         if relative_to is not None:
             start = relative_to.resolve()
@@ -202,7 +233,8 @@ class Recipe(_Part):
     @property
     def digest(self) -> str:
         """BLAKE3 of everything the recipe says, defaults included: the same wishes, however written, are the same."""
-        return blake3(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        said = self.model_dump(mode="json") if self._mergekit is None else list(self._mergekit.written)
+        return blake3(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _long_form(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -64,6 +65,8 @@ def _known_keys(location: Path, model: type[BaseModel]) -> tuple[str, ...]:
         inside = [inner for inner in get_args(annotation) if isinstance(inner, type) and issubclass(inner, BaseModel)]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
+        elif inside and get_origin(annotation) is UnionType:
+            model = inside[0]
         elif inside:
             # A mapping or a list of parts: the next item of the location is a name or a number.
             model, parts = inside[0], parts[1:]

@@ -16,9 +16,9 @@ _MODEL_SUFFIXES = (".safetensors", ".json", ".bin", ".pt", ".pth")
 def relocate(recipe: Mapping[str, Any], move: Move) -> dict[str, Any]:
     """`recipe` (in its long form) with every local path replaced by `move(path)`; hub ids and data set ids stay."""
     moved = dict(recipe)
-    _change(moved, ("base",), _model, move)
+    _change(moved, ("base",), move_model, move)
     for expert in _copied_items(moved, "experts"):
-        _change(expert, ("model", "adapter"), _model, move)
+        _change(expert, ("model", "adapter"), move_model, move)
     for task in _copied_items(moved, "tasks"):
         _change(task, _DATA_KEYS, _data, move)
         if task.get("head") not in _HEADS_WITHOUT_PATH:
@@ -52,7 +52,7 @@ def _data(text: str, move: Move) -> str:
     return text if text.startswith("datasets:") else _always(text, move)
 
 
-def _model(text: str, move: Move) -> str:
+def move_model(text: str, move: Move) -> str:
     """`a/b` is a path where `a` exists beside the recipe, so that a missing `b` is not taken for a hub id."""
     written = Path(text)
     is_path = written.is_absolute() or text.startswith((".", "~")) or written.suffix in _MODEL_SUFFIXES

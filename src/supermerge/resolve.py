@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from supermerge.assemble import Choice
-from supermerge.checkpoint import Checkpoint, Match, match
+from supermerge.checkpoint import Checkpoint, Match, TensorSource, match
+from supermerge.checkpoint.config import config_for
+from supermerge.checkpoint.fitting import fitted
+from supermerge.checkpoint.vocabulary import Files
 from supermerge.errors import RecipeError
-from supermerge.methods import Bound, Method, get
+from supermerge.mergekit.opening import open_merges
+from supermerge.methods import Method, get
 from supermerge.methods.parameters import validated
 from supermerge.methods.settings import LearnSettings
-from supermerge.recipe import MethodChoice, Recipe
+from supermerge.recipe import Recipe
+from supermerge.resolve_parameters import bind, by_layer
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The checkpoints of a recipe, and how they fit together."""
+    """The checkpoints of a recipe, how they fit together, and which method merges which tensor.
+
+    `files` go beside the merged weights. `inputs` are all checkpoints that are read. `origins`, for mergekit's recipes,
+    say which model's tensor was read: name in the match ("" for the base) → output name → (model, stored name).
+    """
 
     base: Checkpoint
     experts: dict[str, Checkpoint]
     match: Match
+    choice: Choice
+    files: Files
+    inputs: tuple[Checkpoint, ...]
+    origins: Mapping[str, Mapping[str, tuple[str, str]]] | None = None
+
+    @property
+    def locked(self) -> Mapping[str, TensorSource]:
+        """The experts with the names of tensors that a lock file uses."""
+        return self.match.experts if self.origins is None else self.experts
 
 
 @contextmanager
 def opened(recipe: Recipe) -> Iterator[Opened]:
     """The base and the experts of `recipe`, opened (headers only) and matched; closed at the end of the block."""
     with ExitStack() as stack:
+        if recipe.mergekit is not None:
+            merge = open_merges(recipe.mergekit, stack, recipe.seed)
+            (first, base), *others = merge.models.items()
+            experts = dict(others or [(first, base)])
+            yield Opened(base, experts, merge.match, merge.choice, merge.files, merge.inputs, merge.origins)
+            return
+        chosen_methods(recipe)  # mistakes in parameters surface before those of checkpoints
         base = stack.enter_context(Checkpoint.open(recipe.base))
         experts: dict[str, Checkpoint] = {}
         for name, expert in recipe.experts.items():
@@ -40,19 +66,32 @@ def opened(recipe: Recipe) -> Iterator[Opened]:
             experts[name] = stack.enter_context(Checkpoint.open(expert.model))
         for checkpoint in (base, *experts.values()):
             checkpoint.side_files()  # a link out of its directory is refused now, not when it is copied
-        yield Opened(base, experts, match(base, experts))
+        same_tokens, notes = fitted(base, experts)
+        matched = match(base, same_tokens)
+        matched = replace(matched, notes=[*notes, *matched.notes])
+        choice = chosen_methods(recipe, list(base.tensors))
+        yield Opened(base, experts, matched, choice, _files(base, recipe), (base, *experts.values()))
 
 
-def chosen_methods(recipe: Recipe) -> Choice:
-    """The recipe's method and rules with checked parameters; RecipeError where one is unknown or out of range."""
-    rules = tuple((rule.match, _bound(rule.method, recipe)) for rule in recipe.rules)
+def _files(base: Checkpoint, recipe: Recipe) -> Files:
+    files: dict[str, Path | bytes] = {file.name: file for file in base.side_files()}
+    config = config_for(files.get("config.json"), dtype=recipe.output.dtype)
+    return files if config is None else {**files, "config.json": config}
+
+
+def chosen_methods(recipe: Recipe, names: Sequence[str] = ()) -> Choice:
+    """The recipe's method and rules with checked parameters; RecipeError where one is unknown or out of range.
+
+    Gradients are worked out for the tensors called `names`.
+    """
+    rules = tuple((rule.match, bind(rule.method, recipe)) for rule in recipe.rules)
     for (pattern, bound), rule in zip(rules, recipe.rules, strict=True):
         if bound.method.learned is not None:
             raise RecipeError(
                 f"rules: {pattern!r} asks for {rule.method.name}, which learns",
                 hint="Only 'method' can learn; rules name methods that need no data.",
             )
-    return Choice(_bound(recipe.method, recipe), rules)
+    return Choice(bind(recipe.method, recipe), rules, by_layer(recipe, names))
 
 
 def learn_settings(recipe: Recipe) -> LearnSettings | None:
@@ -67,40 +106,3 @@ def settings_of(method: Method, params: Mapping[str, Any]) -> LearnSettings | No
     spec = method.learned
     own = {"link": spec.link, "loss": spec.loss, "init": spec.init, "granularity": spec.granularity, **spec.defaults}
     return LearnSettings(**validated(method.name, LearnSettings, {**own, **params}))
-
-
-def _bound(choice: MethodChoice, recipe: Recipe) -> Bound:
-    method = get(choice.name)
-    if method.learned is not None:
-        _refuse_fixed_weights(method, recipe)
-        return method.bind()
-    return method.bind({**choice.params, **_per_expert(method, choice, recipe)}, weights=recipe.weights)
-
-
-def _per_expert(method: Method, choice: MethodChoice, recipe: Recipe) -> dict[str, Any]:
-    """Parameters that experts set for themselves, as one value per expert; the others have the method's.
-
-    A parameter that only another method of the recipe knows is left to that one; one that none knows is refused here.
-    """
-    elsewhere = {
-        name
-        for other in (recipe.method, *(rule.method for rule in recipe.rules))
-        for name in get(other.name).parameters.model_fields
-    }
-    own = method.parameters.model_fields
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(name for expert in recipe.experts.values() for name in expert.params):
-        if name in own or name not in elsewhere:
-            common = choice.params.get(name, own[name].default if name in own else None)
-            found[name] = tuple(expert.params.get(name, common) for expert in recipe.experts.values())
-    return found
-
-
-def _refuse_fixed_weights(method: Method, recipe: Recipe) -> None:
-    for name, expert in recipe.experts.items():
-        fixed = [*(["weight"] if expert.weight is not None else []), *expert.params]
-        if fixed:
-            raise RecipeError(
-                f"experts.{name}.{fixed[0]}: {method.name} learns its coefficients and takes no parameters per expert",
-                hint="Remove it, or choose a method that does not learn.",
-            )

@@ -137,9 +137,9 @@ def _input_differences(lock: Lock, inputs: Inputs) -> tuple[list[str], int]:
     try:
         with opened(inputs.recipe) as sources:
             differences = [*_changed("base", sources.base, lock.base)]
-            for name, source in sources.match.experts.items():
+            for name, source in sources.locked.items():
                 differences += _changed(f"expert {name}", source, lock.experts[name])
-            return differences, sum(each.bytes_read for each in (sources.base, *sources.experts.values()))
+            return differences, sum(each.bytes_read for each in sources.inputs)
     except CheckpointError as error:
         return [error.message], 0
 

@@ -67,15 +67,25 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 def read_yaml(text: str, where: str) -> Document:
     """The document in `text`; RecipeError, with `where` and the line, where it is not one."""
+    documents = read_documents(text, where)
+    if len(documents) > 1:
+        raise RecipeError(f"{where}: expected a single document, found {len(documents)}, separated by ---")
+    return documents[0]
+
+
+def read_documents(text: str, where: str) -> list[Document]:
+    """The documents in `text`, at least one; RecipeError, with `where` and the line, where it is not YAML."""
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()
-        lines: dict[Path, int] = {}
-        for path, line in _lines(node, (), where, frozenset()):
-            lines[path] = line
-            if len(lines) > _MAX_NODES:
-                raise RecipeError(f"{where}: aliases expand to more than {_MAX_NODES:,} entries")
-        value = loader.construct_document(node) if node is not None else None
+        found: list[Document] = []
+        while not found or loader.check_node():
+            node = loader.get_node() if loader.check_node() else None
+            lines: dict[Path, int] = {}
+            for path, line in _lines(node, (), where, frozenset()):
+                lines[path] = line
+                if len(lines) > _MAX_NODES:
+                    raise RecipeError(f"{where}: aliases expand to more than {_MAX_NODES:,} entries")
+            found.append(Document(loader.construct_document(node) if node is not None else None, lines))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -86,7 +96,7 @@ def read_yaml(text: str, where: str) -> Document:
         raise RecipeError(f"{where}: lists and mappings are nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"{where}: not valid YAML: {error}") from error
-    return Document(value, lines)
+    return found
 
 
 def write_yaml(value: Any) -> str:

@@ -101,12 +101,25 @@ def test_every_granularity_is_written_back_under_the_files_names(tiny: Path, gra
         assert all(torch.equal(weights.read(name), tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("loss", ["entropy", "distill", "{cross_entropy: 1, distill: 0.5}"])
-def test_unlabelled_inputs_teach_too(tiny: Path, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "stops_early"), [("entropy", False), ("distill", True), ("{cross_entropy: 1, distill: 0.5}", True)]
+)
+def test_unlabelled_inputs_teach_too(tiny: Path, loss: str, stops_early: bool) -> None:
     data = [f"tasks.{task}.unlabelled={tiny}/data/{task}.valid.jsonl" for task in ("topic", "mood")]
     result = _run(tiny, "out", f"method.loss={loss}", *data)
     assert result.results.learning is not None
-    assert len(result.results.learning.curve) >= 6
+    curve = result.results.learning.curve
+    assert len(curve) >= 6
+    # Examples are held back, labelled or not, where the objective has a target that they can be measured against.
+    assert all((point.held_back is not None) == stops_early for point in curve)
+
+
+def test_no_labels_are_needed_where_the_experts_teach(tiny: Path) -> None:
+    inputs = [f"tasks.{task}.unlabelled={tiny}/data/{task}.valid.jsonl" for task in ("topic", "mood")]
+    without = [f"tasks.{task}.validation=null" for task in ("topic", "mood")]
+    result = _run(tiny, "out", "method.loss=distill", *inputs, *without)
+    assert result.results.learning is not None
+    assert result.results.learning.curve[0].held_back is not None
 
 
 def test_adamerging_is_the_same_engine(tiny: Path) -> None:

@@ -3,6 +3,7 @@
 from supermerge.assemble.choice import Choice
 from supermerge.assemble.geometry import Geometry
 from supermerge.assemble.merge import merge
+from supermerge.assemble.merged import Merged
 from supermerge.assemble.nowhere import Nowhere
 from supermerge.assemble.stream import Assembled, Sink, assemble, merge_into, output_infos
 from supermerge.methods import weighted_sum
@@ -11,6 +12,7 @@ __all__ = [
     "Assembled",
     "Choice",
     "Geometry",
+    "Merged",
     "Nowhere",
     "Sink",
     "assemble",

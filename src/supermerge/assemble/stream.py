@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from supermerge.assemble.choice import Rules, chosen
+from supermerge.assemble.choice import Choice, Rules, chosen
 from supermerge.assemble.geometry import Geometry, add_gram
 from supermerge.assemble.passes import Passes
 from supermerge.assemble.pieces import Hashes, arithmetic
@@ -56,7 +56,7 @@ def output_infos(match: Match, dtype: torch.dtype | None = None) -> list[TensorI
 
 
 def assemble(
-    method: str | Bound,
+    method: str | Bound | Choice,
     match: Match,
     *,
     params: Mapping[str, Any] | None = None,
@@ -82,7 +82,7 @@ def assemble(
 
 def merge_into(
     sink: Sink,
-    method: str | Bound,
+    method: str | Bound | Choice,
     match: Match,
     *,
     params: Mapping[str, Any] | None = None,
@@ -112,7 +112,7 @@ def merge_into(
         for piece, merged in work.merge(name, hashes):
             if inner is not None:
                 add_gram(inner, piece.rows)
-            sink.write_flat(name, piece.start, _cast(merged, dtype or info.dtype, name))
+            sink.write_flat(name, piece.start, cast(merged, dtype or info.dtype, name))
         return _Seen(name, hashes, inner)
 
     wanted = list(match.base.tensors if names is None else names)
@@ -137,7 +137,8 @@ def _gathered(work: Passes, seen: Sequence[_Seen]) -> Assembled:
     return result
 
 
-def _cast(merged: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+def cast(merged: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """`merged` in `dtype`; RefusedError where a value does not fit."""
     cast = merged.to(dtype)
     total = cast.sum() if dtype.itemsize > 1 else cast.float().sum()  # fp8 has no arithmetic of its own
     if not torch.isfinite(total) and not torch.isfinite(cast.float()).all():

@@ -1,6 +1,8 @@
 """Bytes to tensors and back: checkpoints, matching them, and writing new ones. Knows nothing of merging."""
 
 from supermerge.checkpoint.checkpoint import Checkpoint
+from supermerge.checkpoint.chosen_rows import ChosenRows, MeanRow, Row, Run, runs
+from supermerge.checkpoint.composed import Composed
 from supermerge.checkpoint.finite import require_finite
 from supermerge.checkpoint.hashing import hash_stored, hash_tensor
 from supermerge.checkpoint.match import Match, match
@@ -14,10 +16,15 @@ from supermerge.checkpoint.writer import ShardWriter
 __all__ = [
     "Buffer",
     "Checkpoint",
+    "ChosenRows",
+    "Composed",
     "Match",
+    "MeanRow",
     "OutputDirectory",
     "Renamed",
     "Resident",
+    "Row",
+    "Run",
     "ShardWriter",
     "TensorInfo",
     "TensorSource",
@@ -26,5 +33,6 @@ __all__ = [
     "load_tensors",
     "match",
     "require_finite",
+    "runs",
     "save_tensors",
 ]

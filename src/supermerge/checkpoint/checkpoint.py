@@ -25,7 +25,7 @@ from supermerge.checkpoint.locate import (
 )
 from supermerge.checkpoint.memory import MemoryStore
 from supermerge.checkpoint.pickled import open_pickles
-from supermerge.checkpoint.source import Buffer, TensorInfo
+from supermerge.checkpoint.source import Buffer, TensorInfo, TensorSource
 from supermerge.errors import CheckpointError, UsageError
 
 
@@ -37,7 +37,7 @@ class Checkpoint:
 
     def __init__(
         self,
-        store: FileStore | MemoryStore,
+        store: TensorSource,
         *,
         identity: object,
         directory: Path | None = None,
@@ -137,18 +137,22 @@ class Checkpoint:
 
     def close(self) -> None:
         """Let go of its files, unless another checkpoint opened them; harmless when done twice."""
-        if not self._borrowed:
+        if not self._borrowed and isinstance(self._store, FileStore | MemoryStore):
             self._store.close()
 
-    def _lent(self) -> Checkpoint:
+    def through(self, view: TensorSource, *, identity: object = None) -> Checkpoint:
+        """This checkpoint with the tensors that `view` gives; its files stay open when the one given back is closed."""
         return Checkpoint(
-            self._store,
-            identity=self.identity,
+            view,
+            identity=self.identity if identity is None else identity,
             directory=self.directory,
             revision=self.revision,
             fingerprint=self._fingerprint,
             borrowed=True,
         )
+
+    def _lent(self) -> Checkpoint:
+        return self.through(self._store)
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,18 @@ Part = tuple[str, dict[str, Tensor], Tensor | None]
 """(objective, inputs, the expert's logits `[n, classes]` where it teaches)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is learned from, or measured on: labelled examples by task, and those that entropy and teachers work on."""
+
+    labelled: dict[str, list[Example]]
+    unlabelled: dict[str, list[Example]]
+
+    def of(self, task: str, objective: str) -> Sequence[Example]:
+        """The examples that an objective reads."""
+        return (self.labelled if OBJECTIVES[objective].labelled else self.unlabelled)[task]
+
+
 class Batches:
     """Endless steps, each a list of (task, part, weight) in the recipe's order; step s depends on nothing but s.
 
@@ -29,13 +42,12 @@ class Batches:
         self,
         bench: Workbench,
         weights: Mapping[str, float],
-        labelled: Mapping[str, Sequence[Example]],
-        unlabelled: Mapping[str, Sequence[Example]],
+        material: Material,
         teachers: Mapping[int, Tensor],
         seed: int,
     ) -> None:
         self._bench, self._weights, self._seed = bench, weights, seed
-        self._labelled, self._unlabelled, self._teachers = labelled, unlabelled, teachers
+        self._material, self._teachers = material, teachers
 
     def __iter__(self) -> Iterator[list[tuple[str, Part, float]]]:
         step = 0
@@ -44,14 +56,16 @@ class Batches:
             step += 1
 
     def _item(self, task: str, objective: str, step: int) -> tuple[str, Part, float]:
-        spec = self._bench.specs[task]
-        examples = (self._labelled if OBJECTIVES[objective] else self._unlabelled)[task]
-        key = f"{task}/{'labelled' if OBJECTIVES[objective] else 'unlabelled'}"
+        spec, examples = self._bench.specs[task], self._material.of(task, objective)
+        key = f"{task}/{'labelled' if OBJECTIVES[objective].labelled else 'unlabelled'}"
         chosen = batch_indices(len(examples), spec.batch_size, step, seed=self._seed, key=key)
-        batch = [examples[i] for i in chosen]
-        inputs = self._bench.batch(task, batch)
-        teacher = torch.stack([self._teachers[id(one)] for one in batch]) if objective == "distill" else None
-        return task, (objective, inputs, teacher), spec.weight * self._weights[objective]
+        part = self._part(task, objective, [examples[i] for i in chosen])
+        return task, part, spec.weight * self._weights[objective]
+
+    def _part(self, task: str, objective: str, examples: Sequence[Example]) -> Part:
+        inputs = self._bench.batch(task, examples)
+        taught = objective == "distill"
+        return objective, inputs, torch.stack([self._teachers[id(one)] for one in examples]) if taught else None
 
     def loss(self, _: nn.Module, task: str, part: Any) -> Tensor:
         """The objective of one part; the task's model shares its parameters with the one that is learned."""
@@ -60,3 +74,18 @@ class Batches:
             return self._bench.supervised_loss(task, inputs)
         logits = self._bench.logits(task, inputs)
         return entropy(logits) if teacher is None else distillation(logits, teacher)
+
+    def measure(self, held_back: Material) -> float:
+        """What the steps minimise, on `held_back`: Σ_task weight Σ_objective weight · mean loss.
+
+        Only objectives with a target count (see `OBJECTIVES`), and only tasks that hold examples back.
+        """
+        total = 0.0
+        for task, spec in self._bench.specs.items():
+            for objective, weight in self._weights.items():
+                examples = held_back.of(task, objective) if OBJECTIVES[objective].target else []
+                for start in range(0, len(examples), spec.batch_size):
+                    some = examples[start : start + spec.batch_size]
+                    loss = float(self.loss(self._bench.model, task, self._part(task, objective, some)))
+                    total += spec.weight * weight * loss * len(some) / len(examples)
+        return total

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supermerge.checkpoint import Checkpoint, Resident, TensorSource
-from supermerge.errors import UsageError
+from supermerge.errors import CheckpointError, UsageError
 from supermerge.events import emit
 from supermerge.learn.adam import Adam
 from supermerge.learn.coefficients import Coefficients
@@ -92,10 +92,16 @@ def learn(
         sources = {name: Resident(source) for name, source in sources.items()}
     vectors = TaskVectors(base_source, sources, mergeable.dtype)
     coefficients = _start(mergeable, vectors, link, granularity, init)
-    _write_start(mergeable, vectors, coefficients, base_source)
+    changed = _write_start(mergeable, vectors, coefficients, base_source)
+    # Where no expert differs from the base, ⟨gradient, τ⟩ is 0: such tensors keep their start and need no gradient.
+    learned = {name: parameter for name, parameter in mergeable.learned.items() if name in changed}
+    if not learned:
+        raise CheckpointError(
+            "No expert differs from the base in any parameter.", hint="Pass fine-tuned experts, and their own base."
+        )
     with ExitStack() as stack:
-        stack.enter_context(learning_mode(model, mergeable.learned))
-        engine = stack.enter_context(Engine(mergeable.learned, vectors, coefficients, Adam(lr), clip=clip))
+        stack.enter_context(learning_mode(model, learned))
+        engine = stack.enter_context(Engine(learned, vectors, coefficients, Adam(lr), clip=clip))
         loop = Loop(
             engine,
             model,
@@ -141,15 +147,23 @@ def _start(
     return init.copy()
 
 
-def _write_start(mergeable: Mergeable, vectors: TaskVectors, coefficients: Coefficients, base: TensorSource) -> None:
-    """The model at the initial coefficients, every floating tensor checked; integer tensors as the base has them."""
+def _write_start(
+    mergeable: Mergeable, vectors: TaskVectors, coefficients: Coefficients, base: TensorSource
+) -> set[str]:
+    """The model at the initial coefficients, every floating tensor checked; integer tensors as the base has them.
+
+    Returns the names of the tensors that at least one expert changed.
+    """
     tensors = mergeable.learned | mergeable.started
     merged = Merged(tensors, vectors)
+    changed = set()
     for name in tensors:
-        merged.require_finite(name)
+        if merged.check(name):
+            changed.add(name)
         merged.write(name, coefficients.effective(name))
     for name, tensor in mergeable.copied.items():
         tensor.copy_(base.read(name))
+    return changed
 
 
 def _in_bf16(loss: Loss, precision: str, model: nn.Module) -> Loss:

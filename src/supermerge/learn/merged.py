@@ -54,16 +54,20 @@ class Merged:
             self.add(merged, tau, c[i])
         self.end(name, merged)
 
-    def require_finite(self, name: str) -> None:
-        """A NaN or Inf in tensor j of the base or of an expert is a CheckpointError that names it."""
+    def check(self, name: str) -> bool:
+        """Whether any expert changed tensor j; a NaN or Inf in it is a CheckpointError that names tensor and source."""
         base = self._vectors.base(name)
-        sources = {"the base": base.sum()} | {
-            f"expert {expert}": tau.sum()
-            for expert, tau in zip(self._vectors.experts, self._vectors.each(name, base), strict=True)
-        }
-        for label, total in sources.items():
-            if not torch.isfinite(total):
-                raise CheckpointError(
-                    f"{name}: NaN or Inf in {label}.",
-                    hint="The checkpoint is damaged or its training diverged: replace it.",
-                )
+        self._require_finite(name, "the base", base)
+        changed = False
+        for expert, tau in zip(self._vectors.experts, self._vectors.each(name, base), strict=True):
+            self._require_finite(name, f"expert {expert}", tau)
+            changed = changed or bool(tau.any())
+        return changed
+
+    @staticmethod
+    def _require_finite(name: str, label: str, tensor: Tensor) -> None:
+        if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{name}: NaN or Inf in {label}.",
+                hint="The checkpoint is damaged or its training diverged: replace it.",
+            )

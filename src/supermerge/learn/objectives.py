@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from supermerge.errors import RecipeError
 
-# Whether each objective reads labels; the others read unlabelled inputs.
-OBJECTIVES: dict[str, bool] = {"cross_entropy": True, "entropy": False, "distill": False}
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What an objective reads: labelled examples or inputs alone; and whether it aims at a target.
+
+    Held-back examples tell about overfitting only where there is a target: certainty is none.
+    """
+
+    labelled: bool
+    target: bool
+
+
+OBJECTIVES = {
+    "cross_entropy": Objective(labelled=True, target=True),
+    "entropy": Objective(labelled=False, target=False),
+    "distill": Objective(labelled=False, target=True),
+}
 
 
 def weighted_objectives(loss: str | Mapping[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from supermerge.checkpoint import TensorSource
 from supermerge.errors import DataError, RecipeError
 from supermerge.events import phase
-from supermerge.learn.batches import Batches
+from supermerge.learn.batches import Batches, Material
 from supermerge.learn.learn import Learned, learn
 from supermerge.learn.loop import EarlyStopping, Saving
 from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
@@ -56,16 +56,15 @@ class Session:
         """
         weights = weighted_objectives(settings.loss)
         self.require_rows(weights)
-        unlabelled = {task: self.bench.encode(task, rows.unlabelled) for task, rows in self.rows.items()}
-        searches = settings.patience is not None and any(OBJECTIVES[name] for name in weights)
+        searches = settings.patience is not None and any(OBJECTIVES[name].target for name in weights)
         kept, held_back = self._split(searches)
-        everything = {task: [*kept[task], *held_back[task]] for task in kept}
-        teachers = self._teach(_taught(unlabelled, everything)) if "distill" in weights else {}
+        everything = _joined(kept, held_back)
+        teachers = self._teach(everything.unlabelled) if "distill" in weights else {}
 
-        def batches(labelled: Mapping[str, Sequence[Example]]) -> Batches:
-            return Batches(self.bench, weights, labelled, _taught(unlabelled, labelled), teachers, self.seed)
+        def batches(material: Material) -> Batches:
+            return Batches(self.bench, weights, material, teachers, self.seed)
 
-        if not any(held_back.values()):
+        if not any(held_back.of(task, name) for task in self.rows for name in weights):
             return self._run(settings, "learning", settings.steps, batches(kept))
         found = self._run(settings, "searching", settings.steps, batches(kept), held_back)
         if not settings.refit or found.best_step == 0:
@@ -75,18 +74,22 @@ class Session:
         refitted.history = found.history
         return refitted
 
+    def held_back_loss(self, batches: Batches, held_back: Material) -> float:
+        """What early stopping watches: the objectives on the examples held back."""
+        return batches.measure(held_back)
+
     def _run(
         self,
         settings: LearnSettings,
         name: str,
         steps: int,
         batches: Batches,
-        held_back: Mapping[str, Sequence[Example]] | None = None,
+        held_back: Material | None = None,
     ) -> Learned:
         stopping = saving = None
         if held_back is not None:
             stopping = EarlyStopping(
-                lambda _: self.held_back_loss(held_back), every=settings.every, patience=settings.patience
+                lambda _: self.held_back_loss(batches, held_back), every=settings.every, patience=settings.patience
             )
         if self.directory is not None:
             saving = Saving(self.directory / f"{name}.safetensors", f"{self.key}/{name}", settings.save_every)
@@ -125,9 +128,11 @@ class Session:
         """DataError where a task lacks the rows that an objective of `weights` learns from."""
         for objective in weights:
             for task, rows in self.rows.items():
-                if OBJECTIVES[objective] and not rows.labelled:
+                if OBJECTIVES[objective].labelled and not rows.labelled:
                     self._refuse(task, objective, "labelled", "validation")
-                if not OBJECTIVES[objective] and not (rows.unlabelled or (objective == "distill" and rows.labelled)):
+                if not OBJECTIVES[objective].labelled and not (
+                    rows.unlabelled or (objective == "distill" and rows.labelled)
+                ):
                     self._refuse(task, objective, "unlabelled", "unlabelled")
 
     def _refuse(self, task: str, objective: str, kind: str, key: str) -> None:
@@ -136,25 +141,23 @@ class Session:
             hint=f"Give tasks.{task}.{key}, or choose another loss.",
         )
 
-    def _split(self, searches: bool) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
-        """Encoded labelled rows of every task: (to learn from, held back)."""
-        kept, held_back = {}, {}
+    def _split(self, searches: bool) -> tuple[Material, Material]:
+        """Encoded rows of every task: (to learn from, held back).
+
+        A task without unlabelled rows gives the inputs of its labelled ones to teachers.
+        """
+        kept, held_back = Material({}, {}), Material({}, {})
         for task, rows in self.rows.items():
             fraction = self.bench.specs[task].held_back if searches else 0.0
-            rest, aside = split_held_back(rows.labelled, fraction, self.seed)
-            kept[task], held_back[task] = self.bench.encode(task, rest), self.bench.encode(task, aside)
+            kept.labelled[task], held_back.labelled[task] = self._parts(task, rows.labelled, fraction)
+            taught = rows.unlabelled or rows.labelled
+            kept.unlabelled[task], held_back.unlabelled[task] = self._parts(task, taught, fraction)
         return kept, held_back
 
-    def held_back_loss(self, held_back: Mapping[str, Sequence[Example]]) -> float:
-        """Σ_task weight · mean supervised loss, over the tasks that hold rows back."""
-        total = 0.0
-        for task, examples in held_back.items():
-            spec, losses = self.bench.specs[task], 0.0
-            for start in range(0, len(examples), spec.batch_size):
-                part = examples[start : start + spec.batch_size]
-                losses += float(self.bench.supervised_loss(task, self.bench.batch(task, part))) * len(part)
-            total += spec.weight * losses / max(len(examples), 1)
-        return total
+    def _parts(self, task: str, rows: Sequence[Row], fraction: float) -> tuple[list[Example], list[Example]]:
+        """Encoded rows: (to learn from, held back)."""
+        rest, aside = split_held_back(rows, fraction if rows else 0.0, self.seed)
+        return self.bench.encode(task, rest), self.bench.encode(task, aside)
 
     def _teach(self, taught: Mapping[str, Sequence[Example]]) -> dict[int, Tensor]:
         """The logits `[classes]` of every example's own expert, by the example's id: each expert is loaded once."""
@@ -175,8 +178,9 @@ class Session:
         return teachers
 
 
-def _taught(
-    unlabelled: Mapping[str, Sequence[Example]], labelled: Mapping[str, Sequence[Example]]
-) -> dict[str, Sequence[Example]]:
-    """What each task distils from: its unlabelled examples, or where it has none, the inputs of the labelled ones."""
-    return {task: unlabelled[task] or labelled[task] for task in labelled}
+def _joined(one: Material, other: Material) -> Material:
+    """The examples of both."""
+    return Material(
+        {task: [*one.labelled[task], *other.labelled[task]] for task in one.labelled},
+        {task: [*one.unlabelled[task], *other.unlabelled[task]] for task in one.unlabelled},
+    )

@@ -12,7 +12,7 @@ from supermerge.methods.parameters import DropRates, Number, Weights, per_expert
 from supermerge.methods.registry import Scope, method
 from supermerge.methods.survey import Survey, Totals
 from supermerge.methods.task_arithmetic import scaled
-from supermerge.methods.transforms import agree_mean, elect, weighted, weighted_sum
+from supermerge.methods.transforms import agree_mean, agree_sum, elect, weighted, weighted_sum
 
 _PAPER = "https://arxiv.org/abs/2311.03099"
 
@@ -114,12 +114,15 @@ def dare_ties(
     drop: DropRates = 0.9,
     rescale: Rescale = "probability",
     scale: Number = 1.0,
+    merge: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
     """TIES on thinned task vectors: the random drop takes the place of the trim.
 
     τ̂ᵢ as in `dare_linear`; γ = sign(Σᵢ wᵢ τ̂ᵢ), + for a sum of zero; θ = θp + scale · mean {τ̂ᵢ : sign τ̂ᵢ = γ},
-    weighted by `weights` (1 each by default). `drop: 0` is `ties` with `density: 1` and `zero_sign: positive`.
+    weighted by `weights` (1 each by default). `merge: sum` adds instead. `drop: 0` is `ties` with
+    `density: 1` and `zero_sign: positive`.
     """
     w = list(weights or (1.0,) * len(taus))
     dropped = weighted(thinned(taus, drop, survey, context), w)
-    return base + scale * agree_mean(dropped, elect(dropped, tie=1), w)
+    sign = elect(dropped, tie=1)
+    return base + scale * (agree_mean(dropped, sign, w) if merge == "mean" else agree_sum(dropped, sign))

@@ -14,7 +14,7 @@ from supermerge.methods.parameters import Number, PositiveFraction, Weights, per
 from supermerge.methods.ranking import as_rows, ranks
 from supermerge.methods.registry import method
 from supermerge.methods.task_arithmetic import scaled
-from supermerge.methods.transforms import agree_mean, elect, weighted, weighted_sum
+from supermerge.methods.transforms import agree_mean, agree_sum, elect, weighted, weighted_sum
 
 _PAPER = "https://arxiv.org/abs/2406.11617"
 Densities = PositiveFraction | tuple[PositiveFraction, ...]
@@ -71,17 +71,20 @@ def della(
     epsilon: Window = 0.07,
     rescale: Rescale = "probability",
     scale: Number = 1.0,
+    merge: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
     """Drop, elect, fuse: TIES on task vectors thinned at random by the rank of their elements.
 
     In every row (along the last dimension) element j is kept with probability pⱼ = density − ε + 2ε · rank(|τⱼ|)/(n −
     1) and divided by pⱼ, so that E[τ̂] = τ; γ = sign(Σᵢ wᵢ τ̂ᵢ), + for zero; θ = θp + scale · mean {τ̂ᵢ : sign τ̂ᵢ =
     γ}, weighted by `weights` (1 each by default). The authors' example drops 0.3 with a window 2ε of 0.14 and scale
-    1.1. `rescale: l1` restores the sum of magnitudes of each tensor instead, as mergekit does.
+    1.1. `rescale: l1` restores the sum of magnitudes of each tensor instead, as mergekit does;
+    `merge: sum` adds what agrees instead of averaging it.
     """
     w = list(weights or (1.0,) * len(taus))
     dropped = weighted(thinned(taus, density, epsilon, rescale, context), w)
-    return base + scale * agree_mean(dropped, elect(dropped, tie=1), w)
+    sign = elect(dropped, tie=1)
+    return base + scale * (agree_mean(dropped, sign, w) if merge == "mean" else agree_sum(dropped, sign))
 
 
 @method(

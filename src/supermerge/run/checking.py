@@ -18,7 +18,6 @@ from supermerge.lock import LOCK_NAME, Lock
 from supermerge.lock_inputs import reachable
 from supermerge.methods import get
 from supermerge.recipe import Recipe
-from supermerge.resolve import chosen_methods
 from supermerge.run.environment import versions
 from supermerge.run.learned import file_coefficients, merge_of
 from supermerge.run.output import COEFFICIENTS, merge_all
@@ -68,12 +67,13 @@ def check(directory: str | os.PathLike[str]) -> int:
 
 
 def _choice(path: Path, ready: Prepared) -> Choice:
-    chosen, method = chosen_methods(ready.recipe), get(ready.recipe.method.name)
+    chosen, method = ready.opened.choice, get(ready.recipe.method.name)
     if method.learned is None:
         return chosen
     coefficients = Coefficients.load(path / COEFFICIENTS)
     binding = ready.require_bench(f"method {method.name}").binding
-    return Choice(merge_of(method, file_coefficients(coefficients, binding, ready.opened.base)), chosen.rules)
+    learned = merge_of(method, file_coefficients(coefficients, binding, ready.opened.base))
+    return Choice(learned, chosen.rules, chosen.by_name)
 
 
 def _versions(lock: Lock) -> str:

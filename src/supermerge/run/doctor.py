@@ -115,6 +115,8 @@ def _settings(recipe: Recipe) -> str:
 def _checkpoints(diagnosis: Diagnosis, recipe: Recipe, stack: ExitStack) -> Match | None:
     """Every checkpoint by itself, then all of them together."""
     refs = {"base": recipe.base, **{name: expert.model for name, expert in recipe.experts.items()}}
+    if recipe.mergekit is not None:
+        refs = {ref: ref for ref in recipe.mergekit.inputs}
     alone = [diagnosis.tried(name, lambda ref=ref: _checkpoint(str(ref))) for name, ref in refs.items() if ref]
     if None in alone:
         diagnosis.skipped("base and experts together")

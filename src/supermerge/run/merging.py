@@ -16,7 +16,7 @@ from supermerge.plan import plan
 from supermerge.recipe import Recipe
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.results import ModelResult, Results, TaskResult
-from supermerge.resolve import chosen_methods, learn_settings
+from supermerge.resolve import learn_settings
 from supermerge.run.contest import contend
 from supermerge.run.journal import Journal, journalled
 from supermerge.run.learned import LearnedMerge, learn_merge
@@ -67,7 +67,7 @@ def run_beside(
     with journalled() as journal, prepared(wanted) as ready:
         if not allow_unrelated:
             require_related(ready.match)
-        inputs = [c.directory for c in (ready.opened.base, *ready.opened.experts.values()) if c.directory]
+        inputs = [checkpoint.directory for checkpoint in ready.opened.inputs if checkpoint.directory]
         # The state belongs to whoever has the output's lock.
         with OutputDirectory(path, force=force, inputs=inputs) as out, StateDirectory(path, keep=resume) as states:
             learned = _learn(ready, states.path, path.with_name(f"{path.name}.last-good.safetensors"))
@@ -92,8 +92,8 @@ def _write(
     target: Path,
     rivals: Sequence[str],
 ) -> Results:
-    recipe, chosen = ready.recipe, chosen_methods(ready.recipe)
-    choice = Choice(learned.merge, chosen.rules) if learned else chosen
+    recipe, chosen = ready.recipe, ready.opened.choice
+    choice = Choice(learned.merge, chosen.rules, chosen.by_name) if learned else chosen
     assembled, hashes = write_weights(staging, ready, choice)
     if assembled.geometry is not None:
         require_plausible(assembled.geometry, ready.match)
@@ -108,7 +108,7 @@ def _write(
     models, tasks = _score(ready, staging, learned, rivals)
     results = results_of(ready, journal, models, tasks, learned=learned, geometry=assembled.geometry, output_bytes=size)
     write_results(staging, ready, results)
-    for source in (ready.opened.base, *ready.opened.experts.values()):
+    for source in ready.opened.inputs:
         source.require_unchanged()
     write_lock(staging, recipe, ready.opened, assembled, hashes)
     emit("written", path=str(target), bytes=size)

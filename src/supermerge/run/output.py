@@ -40,9 +40,8 @@ def merge_all(sink: Sink, ready: Prepared, choice: Choice) -> Assembled:
     """The merge of a recipe, into `sink`: the same bytes every time."""
     return merge_into(
         sink,
-        choice.default,
+        choice,
         ready.match,
-        rules=choice.rules,
         seed=ready.recipe.seed,
         names=[*ready.match.merged, *ready.match.copied],
         dtype=_output_dtype(ready.recipe),
@@ -57,8 +56,11 @@ def _output_dtype(recipe: Recipe) -> torch.dtype | None:
 def write_model_files(directory: Path, ready: Prepared) -> dict[str, str]:
     """Config, tokenizer or processor files of the base, and the heads of the tasks; the hash of every head tensor."""
     base = ready.opened.base
-    for file in base.side_files():
-        shutil.copyfile(file, directory / file.name)
+    for name, file in ready.opened.files.items():
+        if isinstance(file, bytes):
+            (directory / name).write_bytes(file)
+        else:
+            shutil.copyfile(file, directory / name)
     if ready.bench is None:
         return {}
     from supermerge.tasks.save import backbone_config, save_heads
@@ -82,20 +84,37 @@ def write_lock(directory: Path, recipe: Recipe, sources: Opened, assembled: Asse
         if path.is_file() and path.suffix != ".jsonl"
     }
     refs = {name: str(expert.model) for name, expert in recipe.experts.items()}
+    base_hashes, expert_hashes = _read_hashes(sources, assembled)
     lock = Lock(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
         seed=recipe.seed,
         threads=torch.get_num_threads(),
         recipe=hash_file(directory / "recipe.yaml"),
-        base=_locked(recipe.base, sources.base, assembled.base_hashes),
+        base=_locked(recipe.base, sources.base, base_hashes),
         experts={
-            name: _locked(refs[name], checkpoint, assembled.expert_hashes[name])
+            name: _locked(refs[name], checkpoint, expert_hashes.get(name, {}))
             for name, checkpoint in sources.experts.items()
         },
         output=LockedOutput(files=files, tensors=hashes),
     )
     lock.write(directory)
+
+
+Hashes = dict[str, str]
+
+
+def _read_hashes(sources: Opened, assembled: Assembled) -> tuple[Hashes, dict[str, Hashes]]:
+    """The hashes of what was read of the base and of every expert, by stored name."""
+    if sources.origins is None:
+        return assembled.base_hashes, assembled.expert_hashes
+    found: dict[str, Hashes] = {}
+    for position, hashes in {"": assembled.base_hashes, **assembled.expert_hashes}.items():
+        for name, digest in hashes.items():
+            # Names of models as in the recipe; "" is the base.
+            model, stored = sources.origins[position][name]
+            found.setdefault(model, {})[stored] = digest
+    return found.pop("", {}), found
 
 
 def _locked(ref: str, checkpoint: Checkpoint, hashes: dict[str, str]) -> LockedSource:
@@ -107,7 +126,7 @@ def provenance(recipe: Recipe, sources: Opened) -> Provenance:
     """What card and page credit."""
     method = get(recipe.method.name)
     refs = {recipe.base: sources.base} | {
-        str(expert.model): sources.experts[name] for name, expert in recipe.experts.items()
+        str(recipe.experts[name].model): checkpoint for name, checkpoint in sources.experts.items()
     }
     return Provenance(
         base=recipe.base,

@@ -29,7 +29,6 @@ def results_of(
     output_bytes: int = 0,
 ) -> report.Results:
     """Everything that the report shows."""
-    sources = [ready.opened.base, *ready.opened.experts.values()]
     return report.Results(
         command=shlex.join(["supermerge", *sys.argv[1:]]),
         recipe_yaml=ready.recipe.to_yaml(),
@@ -43,7 +42,7 @@ def results_of(
         geometry=_geometry(geometry) if geometry else None,
         cost=report.Cost(
             phases=journal.phases,
-            bytes_read=sum(source.bytes_read for source in sources),
+            bytes_read=sum(source.bytes_read for source in ready.opened.inputs),
             bytes_written=output_bytes,
             output_bytes=output_bytes or None,
         ),

@@ -174,6 +174,30 @@ def test_tensors_without_gradient_keep_the_initial_coefficient(granularity: str)
     assert learned.state_dict()["count"] == 7
 
 
+def test_a_tensor_that_no_expert_changed_costs_nothing_and_changes_nothing() -> None:
+    base, wanted = state(toy_model()), []
+    experts = {name: {**expert, "shared.weight": base["shared.weight"]} for name, expert in toy_experts(base).items()}
+    model = toy_model()
+
+    def loss(model: nn.Module, task: str, batch: Any) -> torch.Tensor:
+        wanted.append({name for name, parameter in model.named_parameters() if parameter.requires_grad})
+        return toy_loss(model, task, batch)
+
+    learned = learn(model, base, experts, toy_batches(), loss, steps=3, lr=0.05, init=0.25)
+    every = {name for name, _ in model.named_parameters()}
+    assert all(names == every - {"shared.weight"} for names in wanted)
+    changed = sum(p.numel() * p.element_size() for name, p in model.named_parameters() if name != "shared.weight")
+    assert learned.bytes_read == (3 * changed, 3 * 2 * changed)
+    torch.testing.assert_close(learned.coefficients.effective("shared.weight"), torch.tensor([0.25, 0.25]))
+    assert torch.equal(learned.state_dict()["shared.weight"], base["shared.weight"])
+
+
+def test_experts_equal_to_the_base_are_refused() -> None:
+    base = state(toy_model())
+    with pytest.raises(CheckpointError, match="No expert differs from the base"):
+        learn(toy_model(), base, {"one": base}, toy_batches(), toy_loss, steps=3, lr=0.05)
+
+
 def test_the_model_gets_its_mode_and_flags_back() -> None:
     model = toy_model().train()
     model.left.bias.requires_grad_(False)

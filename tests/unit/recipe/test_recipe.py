@@ -133,7 +133,7 @@ def test_writes_only_what_was_given() -> None:
             "base: b\nexperts: {a: x}\ntasks:\n  a: {type: regression, vaildation: v}",
             "line 4: tasks.a.vaildation: unknown key 'vaildation'; did you mean 'validation'?",
         ),
-        ("base: b\nmerge_method: ties\nmodels: []", "'merge_method' makes this a recipe of mergekit"),
+        ("base: b\nmerge_method: ties\nmodels: []", "line 1: base: unknown key 'base'; known: name, models"),
     ],
 )
 def test_refuses(text: str, message: str, tmp_path: Path) -> None:

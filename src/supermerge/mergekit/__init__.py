@@ -1,0 +1,1 @@
+"""mergekit's YAML: read strictly, and carried out with our methods. See docs/mergekit.md."""
