@@ -82,9 +82,14 @@ class Passes:
     def pieces(self, name: str, hashes: Hashes | None, *, check: bool) -> Iterator[Piece]:
         """A tensor in blocks where its method allows it, else whole; an empty tensor has none."""
         if self._cut[id(self.bounds[name])]:
-            yield from self.reader.blocks(name, hashes, check=check)
+            yield from self.reader.blocks(name, hashes, check=check, row=self._row(name))
         elif self.match.base.tensors[name].numel:
             yield self.reader.whole(name, hashes, check=check)
+
+    def _row(self, name: str) -> int:
+        """How many elements of a tensor its method must see together."""
+        shape = self.match.base.tensors[name].shape
+        return max(1, shape[-1]) if shape and self.bounds[name].scope == "row" else 1
 
     def _single(self, name: str) -> bool:
         return not self._cut[id(self.bounds[name])] or self.match.base.tensors[name].numel <= BLOCK
@@ -110,6 +115,8 @@ class Passes:
         return Context(self.match.tied.get(name, name), shape, self.experts, self.seed, offset)
 
     def _shaped(self, name: str, piece: Piece) -> Tensor:
+        if self.bounds[name].scope == "row":
+            return piece.rows.view(len(piece.rows), -1, self._row(name))
         if self._cut[id(self.bounds[name])]:
             return piece.rows
         return piece.rows.view(len(piece.rows), *self.match.base.tensors[name].shape)

@@ -54,23 +54,30 @@ class Reader:
         self._buffers = [Buffer() for _ in self._sources]
         self._rows: dict[torch.dtype, Tensor] = {}
 
-    def blocks(self, name: str, hashes: Hashes | None = None, *, check: bool) -> Iterator[Piece]:
+    def blocks(self, name: str, hashes: Hashes | None = None, *, check: bool, row: int = 1) -> Iterator[Piece]:
         """The tensor called `name` block by block, so that what is computed on one stays in the processor's cache.
 
-        `hashes` sees all bytes in order. Raises CheckpointError for NaN or infinity where `check` is set.
+        Blocks hold whole rows of `row` elements. `hashes` sees all bytes in order. Raises CheckpointError for NaN or
+        infinity where `check` is set.
         """
         info = self._match.base.tensors[name]
-        dtype, step = arithmetic(info.dtype), piece_elements(len(self._sources) - 1)
-        if dtype not in self._rows:
-            self._rows[dtype] = torch.empty(len(self._sources), BLOCK, dtype=dtype)
+        block = max(1, BLOCK // row) * row
+        step = max(1, piece_elements(len(self._sources) - 1) // block) * block
+        memory = self._memory(arithmetic(info.dtype), block)
         for start in range(0, info.numel, step):
             stop = min(start + step, info.numel)
             stored = [self._read(i, name, start, stop, hashes, self._buffers[i]) for i in range(len(self._sources))]
-            for first in range(start, stop, BLOCK):
-                rows = self._rows[dtype][:, : min(BLOCK, stop - first)]
+            for first in range(start, stop, block):
+                rows = memory[:, : min(block, stop - first)]
                 for i, values in enumerate(stored):
-                    self._fill(rows, i, values[first - start : first - start + BLOCK], name, check)
+                    self._fill(rows, i, values[first - start : first - start + block], name, check)
                 yield Piece(first, rows)
+
+    def _memory(self, dtype: torch.dtype, block: int) -> Tensor:
+        """[k + 1, at least `block`], the same memory every time."""
+        if dtype not in self._rows or self._rows[dtype].shape[1] < block:
+            self._rows[dtype] = torch.empty(len(self._sources), block, dtype=dtype)
+        return self._rows[dtype]
 
     def whole(self, name: str, hashes: Hashes | None = None, *, check: bool) -> Piece:
         """The tensor called `name` as one piece; `hashes` and `check` as for `blocks`."""

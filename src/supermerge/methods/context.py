@@ -10,7 +10,7 @@ from blake3 import blake3
 from torch import Tensor
 
 BLOCK = 65_536
-"""Elements that share one random stream. Pieces of a tensor always start at a multiple of it."""
+"""Elements that share one random stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,16 @@ class Context:
 
     def bernoulli(self, method: str, expert: int, p: float | Tensor, like: Tensor) -> Tensor:
         """1 with probability `p`, else 0, for every element of `like`; drawn for one method and expert (its index)."""
-        first, count = self.offset // BLOCK, like.numel()
-        draws = np.empty(count, dtype=np.float32)
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            key = "\0".join((str(self.seed), method, self.experts[expert], self.name, str(first + start // BLOCK)))
+        draws = np.empty(like.numel(), dtype=np.float32)
+        done = 0
+        while done < len(draws):
+            block, inside = divmod(self.offset + done, BLOCK)
+            stop = min(done + BLOCK - inside, len(draws))
+            key = "\0".join((str(self.seed), method, self.experts[expert], self.name, str(block)))
             stream = np.random.PCG64(int.from_bytes(blake3(key.encode()).digest(length=16), "little"))
-            np.random.Generator(stream).random(out=draws[start:stop], dtype=np.float32)
+            generator = np.random.Generator(stream.advance(inside // 2))  # a step of the stream gives two numbers
+            generator.random(inside % 2, dtype=np.float32)
+            generator.random(out=draws[done:stop], dtype=np.float32)
+            done = stop
         wanted = p.cpu().contiguous().view(-1).numpy() if isinstance(p, Tensor) else p
         return torch.from_numpy((draws < wanted).astype(np.float32)).view(like.shape).to(like)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,7 +13,7 @@ from supermerge.errors import RecipeError
 from supermerge.methods.context import Context
 from supermerge.methods.parameters import Number, PositiveFraction, Weights, per_expert
 from supermerge.methods.ranking import as_rows, ranks
-from supermerge.methods.registry import method
+from supermerge.methods.registry import Scope, method
 from supermerge.methods.task_arithmetic import scaled
 from supermerge.methods.transforms import agree_mean, agree_sum, elect, weighted, weighted_sum
 
@@ -20,6 +21,10 @@ _PAPER = "https://arxiv.org/abs/2406.11617"
 Densities = PositiveFraction | tuple[PositiveFraction, ...]
 Window = Annotated[float, Field(ge=0, lt=0.5)]
 Rescale = Literal["probability", "l1"]
+
+
+def _scope(values: Mapping[str, Any]) -> Scope:
+    return "tensor" if values["rescale"] == "l1" else "row"
 
 
 def keep_probability(tau: Tensor, density: float, epsilon: float) -> Tensor:
@@ -54,10 +59,10 @@ def thinned(taus: Tensor, density: Densities, epsilon: float, rescale: Rescale, 
 
 @method(
     "della",
-    scope="tensor",
+    scope=_scope,
     title="DELLA-Merging",
     paper=_PAPER,
-    cost="Reads every file once; whole tensors in memory; ranks and random draws for every element.",
+    cost="Reads every file once; a few blocks in memory; ranks and random draws for every element.",
     use="As `dare_ties`, when large elements should be dropped less often than small ones.",
     avoid="Results that must not depend on a seed; models of many billions of elements: `ties` is much quicker.",
 )
@@ -89,10 +94,10 @@ def della(
 
 @method(
     "della_linear",
-    scope="tensor",
+    scope=_scope,
     title="DELLA with task arithmetic",
     paper=_PAPER,
-    cost="Reads every file once; whole tensors in memory; ranks and random draws for every element.",
+    cost="Reads every file once; a few blocks in memory; ranks and random draws for every element.",
     use="As `dare_linear`, when large elements should be dropped less often than small ones.",
     avoid="Results that must not depend on a seed.",
 )

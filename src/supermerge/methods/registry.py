@@ -21,7 +21,7 @@ from supermerge.methods.context import Context
 from supermerge.methods.parameters import configuration, injected, validated
 from supermerge.methods.survey import Survey
 
-Scope = Literal["element", "tensor", "model"]
+Scope = Literal["element", "row", "tensor", "model"]
 Values = Mapping[str, Any]
 SurveyFactory = Callable[[Values, int], Survey | None]
 """(parameters, number of experts) → a fresh survey, or None where these parameters need none."""
@@ -44,9 +44,9 @@ class LearnedSpec:
 class Method:
     """One published way to merge.
 
-    `scope` says what the result depends on: `element` methods may be cut anywhere, `tensor` ones depend on whole
-    tensors, `model` ones on all of them. A method of the last two that has a `survey` sees pieces of tensors after it
-    (unless `whole` is set); without one it sees whole tensors.
+    `scope` says what the result depends on: `element` methods may be cut anywhere, `row` ones between vectors along the
+    last dimension, `tensor` ones depend on whole tensors, `model` ones on all of them. A method of the last two that
+    has a `survey` sees pieces of tensors after it (unless `whole` is set); without one it sees whole tensors.
     `least` and `most` bound the number of experts. `cost` says what is read and held and what takes the time, `use`
     and `avoid` when the method is a good choice and when it is not.
     """
@@ -97,7 +97,7 @@ class Bound:
     @property
     def chunked(self) -> bool:
         """Whether the function may see a piece of a tensor."""
-        return self.scope == "element" or (self.survey(1) is not None and not self.method.whole)
+        return self.scope in ("element", "row") or (self.survey(1) is not None and not self.method.whole)
 
     def survey(self, k: int) -> Survey | None:
         """A fresh survey of k task vectors, of a tensor or of the model as `scope` says, where the method needs one."""

@@ -10,7 +10,7 @@ from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, ShardWriter, hash_tensor, match
 from supermerge.errors import CheckpointError, RecipeError, RefusedError
 from supermerge.events import subscribed
-from supermerge.methods import BLOCK, get
+from supermerge.methods import BLOCK, Context, get
 
 
 def model(seed: int, scale: float = 1.0) -> dict[str, torch.Tensor]:
@@ -195,3 +195,14 @@ def test_phases_and_progress_are_told():
     progress = [event.fields for event in events if event.kind == "progress" and event.fields["phase"] == "merge"]
     assert [fields["done"] for fields in progress] == [1, 2, 3]
     assert {fields["total"] for fields in progress} == {3}
+
+
+@pytest.mark.parametrize("shape", [(100, 2816), (3, BLOCK + 5), (2, 7, 9000), (BLOCK + 1,), ()])
+def test_methods_of_rows_see_whole_rows_whatever_the_piece(shape):
+    draw = torch.Generator().manual_seed(0)
+    base = {"a.weight": torch.randn(shape, generator=draw)}
+    others = {name: {"a.weight": base["a.weight"] + torch.randn(shape, generator=draw)} for name in ("e0", "e1")}
+    bound = get("della").bind({"density": 0.6})
+    taus = torch.stack([other["a.weight"] - base["a.weight"] for other in others.values()])
+    whole = bound(base["a.weight"], taus, Context("a.weight", shape, ("e0", "e1"), 5))
+    assert torch.equal(merge(base, others, "della", density=0.6, seed=5)["a.weight"], whole)

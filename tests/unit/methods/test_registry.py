@@ -28,7 +28,7 @@ def test_every_method_says_what_it_is():
         assert entry.title
         assert entry.paper.startswith("https://")
         assert len(entry.doc.splitlines()) >= 3, name
-        assert entry.scope in ("element", "tensor", "model") or callable(entry.scope)
+        assert entry.scope in ("element", "row", "tensor", "model") or callable(entry.scope)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,12 @@ def test_a_parameter_that_cannot_be_is_refused(params, message):
 def test_defaults_are_filled_in_and_weights_are_a_parameter():
     bound = get("ties").bind({"scale": 2}, weights=[1, 2])
     assert bound.values == {
-        "weights": (1.0, 2.0), "density": 0.2, "scale": 2.0, "trim": "model", "merge": "mean", "zero_sign": "positive",
+        "weights": (1.0, 2.0),
+        "density": 0.2,
+        "scale": 2.0,
+        "trim": "model",
+        "merge": "mean",
+        "zero_sign": "positive",
     }
 
 
