@@ -129,6 +129,28 @@ def test_adamerging_is_the_same_engine(tiny: Path) -> None:
     assert (result.results.learning.loss, result.results.learning.link) == ("entropy", "clamp")
 
 
+@pytest.mark.parametrize("granularity", ["tensor", "layer", "row"])
+def test_learning_starts_from_a_methods_merge(tiny: Path, granularity: str) -> None:
+    start = ["method.init=task_arithmetic", "method.steps=0", f"method.granularity={granularity}"]
+    directory = _run(tiny, "out", *start).directory
+    found = Coefficients.load(directory / "coefficients.safetensors")
+    for name in found.groups:
+        c = found.effective(name)
+        # The row of a word that training never saw has no task vector, and starts at 0; numbers that hardly moved
+        # are rounded when they are merged.
+        c = c[c != 0] if granularity == "row" else c
+        torch.testing.assert_close(c, torch.full_like(c, 0.3), rtol=0, atol=1e-3 if granularity == "row" else 1e-5)
+    assert not list(tiny.rglob("start-*"))
+
+
+def test_a_start_that_trims_is_not_the_same_everywhere(tiny: Path) -> None:
+    directory = _run(tiny, "out", "method.init=ties", "method.steps=0").directory
+    found = Coefficients.load(directory / "coefficients.safetensors")
+    starts = torch.stack([found.effective(name) for name in found.groups])
+    assert starts.std() > 0.05
+    assert starts.abs().max() <= 0.99
+
+
 def test_a_merge_without_data_equals_the_library(tiny: Path) -> None:
     recipe = Recipe.load(tiny / "recipe.yaml", ["method={name: task_arithmetic, scale: 0.4}"])
     result = supermerge.run(recipe, output=tiny / "out")

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from supermerge.checkpoint import TensorSource
+from supermerge.checkpoint import Checkpoint, TensorSource
 from supermerge.errors import DataError, RecipeError
 from supermerge.events import phase
 from supermerge.learn.batches import Batches, Material
+from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.learn import Learned, learn
 from supermerge.learn.loop import EarlyStopping, Saving
 from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
 from supermerge.learn.schedules import schedule
+from supermerge.learn.start import chosen_start, projected_start
+from supermerge.methods import Bound
 from supermerge.methods.settings import LearnSettings
 from supermerge.tasks.rows import Row
 from supermerge.tasks.splits import split_held_back
@@ -40,7 +43,7 @@ class Session:
     """Everything a learned merge needs besides its settings. `base` and `experts` have the base's file names."""
 
     bench: Workbench
-    base: TensorSource
+    base: Checkpoint
     experts: Mapping[str, TensorSource]
     rows: Mapping[str, LearningRows]
     seed: int
@@ -64,12 +67,13 @@ class Session:
         def batches(material: Material) -> Batches:
             return Batches(self.bench, weights, material, teachers, self.seed)
 
+        init = self._init(settings)
         if not any(held_back.of(task, name) for task in self.rows for name in weights):
-            return self._run(settings, "learning", settings.steps, batches(kept))
-        found = self._run(settings, "searching", settings.steps, batches(kept), held_back)
+            return self._run(settings, init, "learning", settings.steps, batches(kept))
+        found = self._run(settings, init, "searching", settings.steps, batches(kept), held_back)
         if not settings.refit or found.best_step == 0:
             return found
-        refitted = self._run(settings, "refitting", found.best_step, batches(everything))
+        refitted = self._run(settings, init, "refitting", found.best_step, batches(everything))
         # The search tells more than the refit: it has the held-back losses.
         refitted.history = found.history
         return refitted
@@ -81,6 +85,7 @@ class Session:
     def _run(
         self,
         settings: LearnSettings,
+        init: float | Coefficients,
         name: str,
         steps: int,
         batches: Batches,
@@ -105,7 +110,7 @@ class Session:
                 link=settings.link,
                 granularity=settings.granularity,
                 residency=settings.residency,
-                init=self.start(settings),
+                init=init,
                 schedule=schedule(settings.schedule, settings.steps),
                 clip=settings.clip,
                 precision=settings.precision,
@@ -113,16 +118,17 @@ class Session:
                 saving=saving,
             )
 
-    def start(self, settings: LearnSettings) -> float:
-        """The coefficient that all experts start from; RecipeError where `init` says nothing of the kind."""
-        if isinstance(settings.init, float | int):
-            return settings.init
-        if settings.init != "average":
-            raise RecipeError(
-                f"init: expected a number or 'average', found {settings.init!r}.",
-                hint="'average' starts every expert at 1/k.",
-            )
-        return 1 / len(self.experts)
+    def start(self, settings: LearnSettings) -> float | Bound:
+        """The coefficient that all experts start from, or the method; RecipeError where `init` is neither."""
+        return chosen_start(settings.init, len(self.experts))
+
+    def _init(self, settings: LearnSettings) -> float | Coefficients:
+        start = self.start(settings)
+        if not isinstance(start, Bound):
+            return start
+        return projected_start(
+            start, self.bench, self.base, self.experts, settings, seed=self.seed, directory=self.directory
+        )
 
     def require_rows(self, weights: Mapping[str, float]) -> None:
         """DataError where a task lacks the rows that an objective of `weights` learns from."""

@@ -14,10 +14,10 @@ _BLOCK = 1 << 20
 """Elements handled at once: a few arrays of so many fit into a processor's last cache, and the calls cost nothing."""
 
 
-def row_blocks(shape: Sequence[int]) -> Iterator[slice]:
-    """The rows of a tensor (its first dimension; a scalar has one) in ranges of about a million elements."""
+def row_blocks(shape: Sequence[int], elements: int = _BLOCK) -> Iterator[slice]:
+    """The rows of a tensor (its first dimension; a scalar has one) in ranges of at most `elements`, at least a row."""
     rows, width = (shape[0], math.prod(shape[1:])) if shape else (1, 1)
-    step = max(1, _BLOCK // max(width, 1))
+    step = max(1, elements // max(width, 1))
     for start in range(0, max(rows, 1), step):
         yield slice(start, min(start + step, rows))
 
