@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,19 @@ def test_everything_promised_is_there(merged: Path) -> None:
     events = [json.loads(line) for line in (merged / "run.jsonl").read_text().splitlines()]
     assert {"step", "evaluated", "phase_ended"} <= {event["event"] for event in events}
     assert verify(merged).tensors > 30
+
+
+def test_the_card_names_no_place_on_this_machine(merged: Path, tiny_original: Path) -> None:
+    card = (merged / "README.md").read_text()
+    where = os.path.relpath((tiny_original / "base").resolve(), merged.resolve())
+    assert f"| base | {where} |" in card.replace("\\", "")
+    assert str(tiny_original) not in card
+    assert str(tiny_original) not in (merged / "report.html").read_text()
+
+
+def test_the_cost_of_the_report_is_counted(merged: Path) -> None:
+    phases = json.loads((merged / "metrics.json").read_text())["cost"]["phases"]
+    assert [phase["name"] for phase in phases][-2:] == ["scoring", "report"]
 
 
 def test_transformers_loads_it_as_it_loads_the_base(merged: Path, tiny_original: Path) -> None:

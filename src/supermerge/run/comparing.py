@@ -39,8 +39,8 @@ def compare(
             raise RecipeError("No task has test examples to compare on.", hint="Add `test` to a task of the recipe.")
         with phase("scoring"):
             models = [*scoring.references(), *(contend(ready, scoring, name) for name in dict.fromkeys(methods))]
-        found = results_of(ready, journal, models, scoring.tasks())
-        write_results(out.staging, ready, found)
+        found = results_of(ready, journal, path, models, scoring.tasks())
+        found = write_results(out.staging, ready, journal, path, found)
         journal.write(out.staging / "run.jsonl")
         out.commit()
     return Result(path, found)

@@ -106,8 +106,10 @@ def _write(
     (staging / "recipe.yaml").write_text(recipe.to_yaml(relative_to=target), encoding="utf-8")
     size = sum(file.stat().st_size for file in staging.rglob("*.safetensors"))
     models, tasks = _score(ready, staging, learned, rivals)
-    results = results_of(ready, journal, models, tasks, learned=learned, geometry=assembled.geometry, output_bytes=size)
-    write_results(staging, ready, results)
+    results = results_of(
+        ready, journal, target, models, tasks, learned=learned, geometry=assembled.geometry, output_bytes=size
+    )
+    results = write_results(staging, ready, journal, target, results)
     for source in ready.opened.inputs:
         source.require_unchanged()
     write_lock(staging, recipe, ready.opened, assembled, hashes)

@@ -122,16 +122,21 @@ def _locked(ref: str, checkpoint: Checkpoint, hashes: dict[str, str]) -> LockedS
     return LockedSource(ref=ref, path=path, revision=checkpoint.revision, tensors=hashes)
 
 
-def provenance(recipe: Recipe, sources: Opened) -> Provenance:
-    """What card and page credit."""
+def provenance(recipe: Recipe, sources: Opened, target: Path) -> Provenance:
+    """What card and page credit; local paths as seen from `target`, as in the recipe.yaml beside them."""
     method = get(recipe.method.name)
     refs = {recipe.base: sources.base} | {
         str(recipe.experts[name].model): checkpoint for name, checkpoint in sources.experts.items()
     }
+    hub_ids = frozenset(ref for ref, checkpoint in refs.items() if checkpoint.revision is not None)
+
+    def seen(ref: str) -> str:
+        return ref if ref in hub_ids else os.path.relpath(Path(ref).resolve(), target.resolve())
+
     return Provenance(
-        base=recipe.base,
-        experts={name: str(expert.model) for name, expert in recipe.experts.items()},
-        hub_ids=frozenset(ref for ref, checkpoint in refs.items() if checkpoint.revision is not None),
+        base=seen(recipe.base),
+        experts={name: seen(str(expert.model)) for name, expert in recipe.experts.items()},
+        hub_ids=hub_ids,
         method_title=method.title,
         paper=method.paper,
     )

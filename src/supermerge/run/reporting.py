@@ -21,6 +21,7 @@ from supermerge.run.prepared import Prepared
 def results_of(
     ready: Prepared,
     journal: Journal,
+    target: Path,
     models: list[report.ModelResult],
     tasks: dict[str, report.TaskResult],
     *,
@@ -28,10 +29,10 @@ def results_of(
     geometry: Geometry | None = None,
     output_bytes: int = 0,
 ) -> report.Results:
-    """Everything that the report shows."""
+    """Everything that the report shows; local paths as seen from `target`, the directory it will be in."""
     return report.Results(
         command=shlex.join(["supermerge", *sys.argv[1:]]),
-        recipe_yaml=ready.recipe.to_yaml(),
+        recipe_yaml=ready.recipe.to_yaml(relative_to=target),
         method=ready.recipe.method.name,
         created=datetime.now(UTC).replace(microsecond=0),
         environment=environment(),
@@ -49,10 +50,18 @@ def results_of(
     )
 
 
-def write_results(directory: Path, ready: Prepared, results: report.Results) -> None:
-    """Write metrics.json, report.html, the card and its charts."""
-    write_report(directory, results, provenance(ready.recipe, ready.opened))
-    (directory / "metrics.json").write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+def write_results(
+    directory: Path, ready: Prepared, journal: Journal, target: Path, results: report.Results
+) -> report.Results:
+    """Write report.html, the card and its charts for `target`, then metrics.json; the results with all of their cost.
+
+    A page cannot know what making it takes, so only metrics.json has the phase `report`.
+    """
+    write_report(directory, results, provenance(ready.recipe, ready.opened, target))
+    cost = results.cost.model_copy(update={"phases": list(journal.phases)})
+    whole = results.model_copy(update={"cost": cost})
+    (directory / "metrics.json").write_text(whole.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return whole
 
 
 def _learning(learned: LearnedMerge) -> report.Learning:
