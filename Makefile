@@ -7,7 +7,7 @@ CONSTRAINTS := constraints/cpu.txt
 # Where the small end-to-end run of `make test` leaves its results.
 E2E := build/e2e
 
-.PHONY: help demo test lint format types unit test-slow e2e dev browser clean
+.PHONY: help demo test lint format types unit test-slow fuzz faults e2e dev browser clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,6 +31,17 @@ unit: $(VENV)/.dev browser  ## the quick tests
 
 test-slow: $(VENV)/.dev browser  ## the slow tests too
 	$(BIN)/python -m pytest -n 2 -q -m "slow or not slow"
+
+# The readers that coverage-guided fuzzing goes through, and how long each: make fuzz FUZZ_SECONDS=600.
+READERS := header safetensors index yaml recipe override jsonl csv lock coefficients
+FUZZ_SECONDS ?= 120
+
+fuzz: $(VENV)/.dev  ## fuzz every reader (Linux; a few seconds of it are in `make unit`)
+	$(PIP) install -q -c $(CONSTRAINTS) -e ".[fuzz]"
+	for reader in $(READERS); do $(BIN)/python tests/fuzz/run.py $$reader $(FUZZ_SECONDS) || exit 1; done
+
+faults: $(VENV)/.dev  ## kill runs 200 times, fill the disk 50 times, and other faults
+	SUPERMERGE_FAULTS=1 $(BIN)/python -m pytest -n 0 -q -m slow tests/faults
 
 e2e: $(VENV)/.dev  ## plan, run, verify and inspect a tiny example through the installed command
 	rm -rf $(E2E) && mkdir -p $(E2E)

@@ -65,6 +65,7 @@ RANK: dict[torch.dtype, int] = {
 }
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 MAX_DIMENSIONS = 64  # more than any torch kernel takes
+MAX_NAME = 1024  # characters: matching names takes time in the square of their length
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Header:
     nbytes: int  # of the whole file
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """What is wrong with a header; `read_header` adds the file's name."""
 
 
@@ -86,14 +87,14 @@ def read_header(descriptor: int, path: str | os.PathLike[str]) -> Header:
     size = os.fstat(descriptor).st_size
     try:
         if size < 8:
-            raise _Refused(f"the file has {size} bytes, and a safetensors file has at least 8")
+            raise Refused(f"the file has {size} bytes, and a safetensors file has at least 8")
         length = int.from_bytes(_pread(descriptor, 8, 0), "little")
         if length > MAX_HEADER_BYTES:
-            raise _Refused(f"it claims a header of {length} bytes, more than the {MAX_HEADER_BYTES} the format allows")
+            raise Refused(f"it claims a header of {length} bytes, more than the {MAX_HEADER_BYTES} the format allows")
         if 8 + length > size:
-            raise _Refused(f"it claims a header of {length} bytes, but the file has {size}")
+            raise Refused(f"it claims a header of {length} bytes, but the file has {size}")
         return parse_header(_pread(descriptor, length, 8), size)
-    except _Refused as problem:
+    except Refused as problem:
         raise CheckpointError(
             f"{os.fspath(path)}: not a whole safetensors file: {problem}",
             hint="Copy or download the file again, and compare its hash with the one published.",
@@ -104,14 +105,14 @@ def _pread(descriptor: int, count: int, offset: int) -> bytes:
     try:
         data = os.pread(descriptor, count, offset)
     except OSError as error:
-        raise _Refused(f"it cannot be read: {error.strerror}") from error
+        raise Refused(f"it cannot be read: {error.strerror}") from error
     if len(data) != count:
-        raise _Refused(f"it ended after {offset + len(data)} bytes while being read")
+        raise Refused(f"it ended after {offset + len(data)} bytes while being read")
     return data
 
 
 def parse_header(raw: bytes, file_size: int) -> Header:
-    """Check the JSON part of a file of `file_size` bytes and say where its tensors lie."""
+    """Check the JSON part of a file of `file_size` bytes and say where its tensors lie. Raises Refused."""
     document = _parse_json(raw)
     metadata = _metadata(document.pop("__metadata__", None))
     data_start = 8 + len(raw)
@@ -120,15 +121,15 @@ def parse_header(raw: bytes, file_size: int) -> Header:
     position, previous = 0, "the header"
     for name, (_, begin, end) in ordered:
         if begin < position:
-            raise _Refused(f"tensor {name!r} begins at byte {begin}, inside {previous}, which ends at {position}")
+            raise Refused(f"tensor {name!r} begins at byte {begin}, inside {previous}, which ends at {position}")
         if begin > position:
-            raise _Refused(f"bytes {position} to {begin}, between {previous} and tensor {name!r}, belong to no tensor")
+            raise Refused(f"bytes {position} to {begin}, between {previous} and tensor {name!r}, belong to no tensor")
         position, previous = end, f"tensor {name!r}"
     found = file_size - data_start
     if position > found:
-        raise _Refused(f"it is cut short: its tensors need {position} bytes and {found} are there")
+        raise Refused(f"it is cut short: its tensors need {position} bytes and {found} are there")
     if position < found:
-        raise _Refused(f"{found - position} bytes after {previous} belong to no tensor")
+        raise Refused(f"{found - position} bytes after {previous} belong to no tensor")
     return Header(
         tensors={name: info for name, (info, _, _) in ordered},
         offsets={name: data_start + begin for name, (_, begin, _) in ordered},
@@ -139,15 +140,15 @@ def parse_header(raw: bytes, file_size: int) -> Header:
 
 def _parse_json(raw: bytes) -> dict[str, Any]:
     if raw[:1] != b"{":
-        raise _Refused("its header is not a JSON object")
+        raise Refused("its header is not a JSON object")
     try:
         document = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise _Refused(f"its header is not UTF-8 at byte {8 + error.start}") from error
+        raise Refused(f"its header is not UTF-8 at byte {8 + error.start}") from error
     except RecursionError as error:
-        raise _Refused("its header is nested too deeply") from error
+        raise Refused("its header is nested too deeply") from error
     except ValueError as error:
-        raise _Refused(f"its header is not valid JSON: {error}") from error
+        raise Refused(f"its header is not valid JSON: {error}") from error
     return document
 
 
@@ -155,44 +156,46 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _Refused(f"its header has {key!r} twice")
+            raise Refused(f"its header has {key!r} twice")
         if any("\ud800" <= letter <= "\udfff" for letter in key):
-            raise _Refused(f"its header has a name that is not Unicode text: {key!a}")
+            raise Refused(f"its header has a name that is not Unicode text: {key!a}")
         found[key] = value
     return found
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise _Refused(f"its header has {text} where a whole number belongs")
+    raise Refused(f"its header has {text} where a whole number belongs")
 
 
 def _metadata(value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise _Refused("its __metadata__ is not an object of strings")
+        raise Refused("its __metadata__ is not an object of strings")
     return value
 
 
 def _entry(name: str, value: Any) -> tuple[TensorInfo, int, int]:
+    if len(name) > MAX_NAME:
+        raise Refused(f"a tensor's name has {len(name)} characters, more than {MAX_NAME}: {name!r:.80}")
     if not isinstance(value, dict):
-        raise _Refused(f"tensor {name!r} has {_kind(value)} instead of dtype, shape and data_offsets")
+        raise Refused(f"tensor {name!r} has {_kind(value)} instead of dtype, shape and data_offsets")
     for field in ("dtype", "shape", "data_offsets"):
         if field not in value:
-            raise _Refused(f"tensor {name!r} has no {field}")
+            raise Refused(f"tensor {name!r} has no {field}")
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
     if dtype is None:
-        raise _Refused(f"tensor {name!r} has dtype {value['dtype']!r:.40}; known are {', '.join(DTYPES)}")
+        raise Refused(f"tensor {name!r} has dtype {value['dtype']!r:.40}; known are {', '.join(DTYPES)}")
     shape = _whole_numbers(value["shape"], f"tensor {name!r}: shape")
     if len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) >= 2**63 // dtype.itemsize:
-        raise _Refused(f"tensor {name!r} has a shape no tensor can have: {shape!s:.80}")
+        raise Refused(f"tensor {name!r} has a shape no tensor can have: {shape!s:.80}")
     offsets = _whole_numbers(value["data_offsets"], f"tensor {name!r}: data_offsets")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _Refused(f"tensor {name!r} has data_offsets {offsets!s:.80}, not a begin and a later end")
+        raise Refused(f"tensor {name!r} has data_offsets {offsets!s:.80}, not a begin and a later end")
     info = TensorInfo(name, dtype, tuple(shape))
     begin, end = offsets
     if end - begin != info.nbytes:
-        raise _Refused(
+        raise Refused(
             f"tensor {name!r} of dtype {value['dtype']} and shape {shape} needs {info.nbytes} bytes "
             f"and has data_offsets {offsets}, {end - begin} bytes"
         )
@@ -201,7 +204,7 @@ def _entry(name: str, value: Any) -> tuple[TensorInfo, int, int]:
 
 def _whole_numbers(value: Any, what: str) -> list[int]:
     if not isinstance(value, list) or not all(type(item) is int and 0 <= item < 2**63 for item in value):
-        raise _Refused(f"{what} is {value!r:.80}, not a list of whole numbers from 0")
+        raise Refused(f"{what} is {value!r:.80}, not a list of whole numbers from 0")
     return value
 
 

@@ -105,20 +105,9 @@ def refuse_pickle(path: Path) -> None:
 
 def read_index(path: Path) -> Weights:
     """The shards that an index file names, each of them a plain file beside it. Raises CheckpointError."""
-    document = read_json(inside(path.parent, path))
-    weight_map = document.get("weight_map")
-    if not (isinstance(weight_map, dict) and weight_map and all(isinstance(file, str) for file in weight_map.values())):
-        raise CheckpointError(
-            f"{path}: its weight_map is not an object that maps tensor names to file names",
-            hint="Copy or download the index again.",
-        )
+    weight_map = parse_weight_map(_bytes_of(inside(path.parent, path)), path)
     files: list[Path] = []
     for name in sorted(set(weight_map.values())):
-        if name in ("", ".", "..") or any(mark in name for mark in ("/", "\\", "\0")):
-            raise CheckpointError(
-                f"{path}: its weight_map names {name!r}, which is not a file beside it",
-                hint="An index may only name files in its own directory: do not trust this checkpoint.",
-            )
         file = path.parent / name
         if not file.is_file():
             raise CheckpointError(
@@ -126,6 +115,23 @@ def read_index(path: Path) -> Weights:
             )
         files.append(inside(path.parent, file))
     return Weights(tuple(files), weight_map)
+
+
+def parse_weight_map(raw: bytes, path: Path) -> dict[str, str]:
+    """Tensor name -> name of the file beside the index, from the bytes of an index. Raises CheckpointError."""
+    weight_map = _parse_json(raw, path).get("weight_map")
+    if not (isinstance(weight_map, dict) and weight_map and all(isinstance(file, str) for file in weight_map.values())):
+        raise CheckpointError(
+            f"{path}: its weight_map is not an object that maps tensor names to file names",
+            hint="Copy or download the index again.",
+        )
+    for name in weight_map.values():
+        if name in ("", ".", "..") or any(mark in name for mark in ("/", "\\", "\0")) or not name.isprintable():
+            raise CheckpointError(
+                f"{path}: its weight_map names {name!r:.200}, which is not a file beside it",
+                hint="An index may only name files in its own directory: do not trust this checkpoint.",
+            )
+    return weight_map
 
 
 def inside(directory: Path, file: Path) -> Path:
@@ -148,10 +154,19 @@ def side_files(directory: Path) -> list[Path]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises CheckpointError naming the file and what is wrong."""
+    return _parse_json(_bytes_of(path), path)
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        document = json.loads(path.read_bytes().decode("utf-8"))
+        return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}", hint="Check its permissions.") from error
+
+
+def _parse_json(raw: bytes, path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not valid JSON: {error}", hint="Copy or download the file again.") from error
     if not isinstance(document, dict):

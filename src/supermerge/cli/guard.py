@@ -21,10 +21,12 @@ def guarded(debug: bool) -> Iterator[None]:
     """Run the body of a command; what the user can act on ends it with one message and its exit code."""
     if debug:
         sys.excepthook = sys.__excepthook__
-    # A job scheduler's polite request to stop is an interruption like ctrl-C: the state is saved.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        # A job scheduler's polite request to stop is an interruption like ctrl-C: the state is saved.
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(sign, signal.default_int_handler)
         yield
+        quiet_when_interrupted()
     except SupermergeError as error:
         if debug:
             _leave_with_traceback(error)
@@ -37,10 +39,26 @@ def guarded(debug: bool) -> Iterator[None]:
         # The reader of our output went away (`supermerge … | head`): nothing is wrong, and nothing can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # what PyTorch says instead of MemoryError
+            raise
+        if debug:
+            _leave_with_traceback(error)
+        _leave(_resource_error(MemoryError()))
     except (OSError, MemoryError) as error:
         if debug:
             _leave_with_traceback(error)
         _leave(_resource_error(error))
+
+
+def quiet_when_interrupted() -> None:
+    """Before a command begins, and once it is done, an interruption has nothing to say."""
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, _stop)
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit(InterruptedRun.exit_code)
 
 
 def _leave_with_traceback(error: BaseException) -> None:

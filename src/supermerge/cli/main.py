@@ -13,7 +13,7 @@ from supermerge.cli.compare import compare
 from supermerge.cli.demo import demo
 from supermerge.cli.doctor import doctor
 from supermerge.cli.evaluate import evaluate
-from supermerge.cli.guard import report_bug
+from supermerge.cli.guard import quiet_when_interrupted, report_bug
 from supermerge.cli.inspect import inspect
 from supermerge.cli.methods import methods
 from supermerge.cli.plan import plan
@@ -49,6 +49,7 @@ def _root(
 
 def main() -> None:
     """Parse the command line, run the command, and exit with its code."""
+    quiet_when_interrupted()
     sys.excepthook = report_bug
     # Imports make a million objects that stay: to search them for garbage every 700 takes a tenth of a short run.
     gc.set_threshold(50_000, 20, 20)

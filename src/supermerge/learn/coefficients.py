@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from supermerge.checkpoint import load_tensors, save_tensors
@@ -16,6 +17,8 @@ from supermerge.learn.granularity import coefficient_shape, group_of
 from supermerge.learn.links import link as find_link
 
 _FORMAT = "1"
+_NAMES = TypeAdapter(tuple[str, ...])
+_GROUPS = TypeAdapter(dict[str, str])
 
 
 @dataclass(slots=True)
@@ -101,9 +104,16 @@ class Coefficients:
     def load(cls, path: Path) -> Coefficients:
         """Read what `save` wrote; a file of another kind is a CheckpointError."""
         w, metadata = load_tensors(path)
-        if metadata.get("format") != _FORMAT or "groups" not in metadata:
-            raise CheckpointError(
-                f"{path}: not a coefficients file of this version.", hint="Pass the file that a learned run wrote."
-            )
-        experts = tuple(json.loads(metadata["experts"]))
-        return cls(experts, metadata["link"], metadata["granularity"], json.loads(metadata["groups"]), dict(w))
+        hint = "Pass the file that a learned run wrote."
+        if metadata.get("format") != _FORMAT:
+            raise CheckpointError(f"{path}: not a coefficients file of this version.", hint=hint)
+        try:
+            experts, groups = _NAMES.validate_json(metadata["experts"]), _GROUPS.validate_json(metadata["groups"])
+            find_link(metadata["link"])
+            lost = sorted(set(groups.values()) - w.keys())
+            if lost:
+                raise ValueError(f"there are no numbers for group {lost[0]!r}")
+            return cls(experts, metadata["link"], metadata["granularity"], groups, dict(w))
+        except (KeyError, ValueError, RecipeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{path}: a damaged coefficients file: {reason}", hint=hint) from error
