@@ -24,6 +24,8 @@ def reachable(lock: Lock, recipe: Recipe) -> Inputs:
 
     A hub id is read at the revision that was merged, and never downloaded.
     """
+    if recipe.mergekit is not None:
+        return _of_mergekit(lock, recipe)
     base = _place(recipe.base, lock.base)
     experts = {
         name: expert if expert.model is None else expert.model_copy(update={"model": place})
@@ -34,6 +36,13 @@ def reachable(lock: Lock, recipe: Recipe) -> Inputs:
         return Inputs(None, ("base", *recipe.experts) if base is None else tuple(recipe.experts))
     lost = tuple(name for name in recipe.experts if name not in experts)
     return Inputs(recipe.model_copy(update={"base": base, "experts": experts}), lost)
+
+
+def _of_mergekit(lock: Lock, recipe: Recipe) -> Inputs:
+    """mergekit's recipes say where their models are in many places: all of them are on the disk, or none is read."""
+    refs = {"base": recipe.base, **{name: str(expert.model) for name, expert in recipe.experts.items()}}
+    lost = tuple(name for name, ref in refs.items() if not Path(ref).exists())
+    return Inputs(None if lost else recipe, lost)
 
 
 def _place(written: str, locked: LockedSource) -> str | None:

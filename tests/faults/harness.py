@@ -119,7 +119,8 @@ def kills(bench: Bench, count: int) -> None:
         state = bench.require_whole_or_absent(name, output, older)
         require(older is None or state != "absent" or hidden(place) != [], "the older output is gone")
         bench.outcomes[f"{sign.name} {name}: {state}{' of two' if older else ''}"] += 1
-        bench.finish(name, output, *(more if state != "new" else ()))
+        # Killed after the output was in place, before the state was deleted: the next run that may replace it does.
+        bench.finish(name, output, *(more if state != "new" else ("--force",) if hidden(place) else ()))
         shutil.rmtree(place)
 
 

@@ -28,6 +28,8 @@ def print_result(result: Result) -> None:
         out.print(Text.assemble((f"{sign} {judged.headline}. ", style), " ".join(judged.sentences)))
     if results.recommendation is not None:
         out.print(Text.assemble(("Ship ", "bold"), results.recommendation.model, f": {results.recommendation.reason}"))
+    for message in results.warnings:
+        out.print(Text.assemble(("✗ ", "bold red"), (message, "bold red")))
     out.print()
     directory = short_path(result.directory)
     out.print(Text.assemble(("Model   ", "dim"), (directory, "bold"), (f"   {_cost(results)}", "dim")))

@@ -160,6 +160,8 @@ class Results(_Part):
     geometry: Geometry | None = None
     cost: Cost
     recommendation: Recommendation | None = None
+    warnings: list[str] = []
+    """What the user should know before using the model, said on the terminal too."""
 
     @model_validator(mode="after")
     def _check_references(self) -> Results:

@@ -17,12 +17,15 @@ class Journal:
 
     def __init__(self) -> None:
         self.phases: list[Phase] = []
+        self.warnings: list[str] = []
         self._lines: list[str] = []
 
     def __call__(self, event: Event) -> None:
         if event.kind == "progress":
             return
         self._lines.append(json.dumps({"event": event.kind, "at": round(event.at, 3), **event.fields}, default=str))
+        if event.kind == "warning" and event.fields["message"] not in self.warnings:
+            self.warnings.append(event.fields["message"])
         if event.kind == "phase_ended":
             seconds = float(event.fields["seconds"])
             self.phases.append(Phase(name=event.fields["phase"], seconds=seconds, peak_rss_bytes=peak_bytes()))

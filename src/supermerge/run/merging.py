@@ -24,6 +24,7 @@ from supermerge.run.output import COEFFICIENTS, write_lock, write_model_files, w
 from supermerge.run.prepared import Prepared, prepared
 from supermerge.run.reporting import results_of, write_results
 from supermerge.run.result import Result
+from supermerge.run.sanity import warn_if_worse
 from supermerge.run.state import StateDirectory
 from supermerge.verify import require_loadable
 
@@ -103,6 +104,7 @@ def _write(
     if ready.bench is not None:
         with Checkpoint.open(staging, label=str(target)) as written:
             require_loadable(written, whole=True)
+        warn_if_worse(ready, staging)
     (staging / "recipe.yaml").write_text(recipe.to_yaml(relative_to=target), encoding="utf-8")
     size = sum(file.stat().st_size for file in staging.rglob("*.safetensors"))
     models, tasks = _score(ready, staging, learned, rivals)

@@ -41,6 +41,7 @@ def results_of(
         learning=_learning(learned) if learned else None,
         coefficients=_coefficients(learned) if learned else None,
         geometry=_geometry(geometry) if geometry else None,
+        warnings=list(journal.warnings),
         cost=report.Cost(
             phases=journal.phases,
             bytes_read=sum(source.bytes_read for source in ready.opened.inputs),
