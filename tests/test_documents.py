@@ -79,7 +79,13 @@ def test_the_page_of_methods_is_up_to_date() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"):
+    for document in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "examples" / "README.md",
+        ROOT / "SECURITY.md",
+        ROOT / "docs" / "trust.md",
+    ):
         for link in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
             if not link.startswith("https://"):
                 assert (document.parent / link).exists(), f"{document.name}: {link}"

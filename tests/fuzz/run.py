@@ -12,7 +12,7 @@ from pathlib import Path
 import atheris
 
 # Reading YAML takes milliseconds, so that short texts find more.
-LONGEST = {"yaml": 300, "recipe": 600, "override": 200}
+LONGEST = {"yaml": 300, "recipe": 600, "mergekit": 600, "override": 200}
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 

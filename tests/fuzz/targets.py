@@ -20,11 +20,12 @@ from supermerge.checkpoint.locate import parse_weight_map
 from supermerge.errors import DataError, RecipeError, SupermergeError, UsageError
 from supermerge.learn import Coefficients
 from supermerge.lock import LOCK_NAME, Lock
+from supermerge.mergekit.reader import is_mergekit, read_mergekit
 from supermerge.recipe import Recipe
 from supermerge.recipe_overrides import apply_overrides
 from supermerge.tasks.data import read_rows
 from supermerge.tasks.spec import TaskSpec
-from supermerge.yaml_file import read_yaml, write_yaml
+from supermerge.yaml_file import read_documents, read_yaml, write_yaml
 
 MEMORY = Path("/dev/shm")
 PLACE = Path(tempfile.mkdtemp(prefix="supermerge-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
@@ -75,6 +76,16 @@ def recipe(raw: bytes) -> None:
             assert Recipe.of(read_yaml(found.to_yaml(), "again").value).digest == found.digest
 
 
+def mergekit(raw: bytes) -> None:
+    """mergekit's YAML, which may hold several documents; a good one says the same after it was written and read."""
+    with suppress(RecipeError, UnicodeDecodeError):
+        documents = read_documents(raw.decode(), "mergekit.yaml")
+        if is_mergekit(documents):
+            found = read_mergekit(documents, "mergekit.yaml", PLACE, ())
+            again = read_documents(found.to_yaml(None), "again")
+            assert read_mergekit(again, "again", PLACE, ()).documents == found.documents
+
+
 def override(raw: bytes) -> None:
     """--set, one per line, on a small recipe."""
     small = {"base": "b", "experts": {"a": {"model": "m"}}, "rules": [{"match": "*", "method": "linear"}]}
@@ -120,5 +131,6 @@ def coefficients(raw: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (header, safetensors, index, yaml, recipe, override, jsonl, csv, lock, coefficients)
+    each.__name__: each
+    for each in (header, safetensors, index, yaml, recipe, mergekit, override, jsonl, csv, lock, coefficients)
 }
