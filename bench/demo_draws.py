@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from supermerge.cache import cache_directory
 from supermerge.demo import prepare
 from supermerge.demo.packages import fetch
-from supermerge.demo.sources.corpus import Corpus
-from supermerge.demo.splits import write_jsonl
+from supermerge.demo.sources.corpus import Corpus, Example
+from supermerge.demo.splits import Sizes, split, write_jsonl
 from supermerge.demo.tasks import TASKS
 from supermerge.recipe import Recipe
 
@@ -32,8 +32,9 @@ class Draw:
 def draws(seeds: list[int], *, budget: int = 32, development: bool = False, sets: list[str]) -> Iterator[list[Draw]]:
     """The demo's recipe with `budget` labelled validation examples per task, drawn anew for every seed.
 
-    Draws come from the part of the training data that no expert has seen, and never meet. With `development` the
-    scores are on 256 further such examples per task instead of the test examples: what settings are chosen on.
+    Draws come from the part of the training data that no expert has seen and that is not among the unlabelled inputs,
+    and never meet. With `development` the scores are on 256 further such examples per task instead of the test
+    examples: what settings are chosen on.
     `sets` are overrides of the recipe, as for `--set`.
     """
     recipe = prepare(cache_directory())
@@ -41,7 +42,7 @@ def draws(seeds: list[int], *, budget: int = 32, development: bool = False, sets
     with TemporaryDirectory() as directory:
         overrides: dict[int, list[str]] = {seed: [f"seed={seed}"] for seed in seeds}
         for task in TASKS:
-            rest = _unseen(task.read(packages[task.package.name]), task.sizes.train, task.sizes.validation)
+            rest = _unseen(task.read(packages[task.package.name]), task.sizes)
             held, pool = rest[:DEVELOPMENT], rest[DEVELOPMENT:]
             if development:
                 write_jsonl(Path(directory) / f"{task.name}.development.jsonl", held)
@@ -55,6 +56,8 @@ def draws(seeds: list[int], *, budget: int = 32, development: bool = False, sets
         yield [Draw(seed, Recipe.load(recipe, [*overrides[seed], *sets])) for seed in seeds]
 
 
-def _unseen(corpus: Corpus, train: int, validation: int) -> list:
-    """What is left of the training data after the demo's own validation and training parts."""
-    return list(corpus.train[train + validation :])
+def _unseen(corpus: Corpus, sizes: Sizes) -> list[Example]:
+    """What is left of the training data after everything that the demo itself takes, unlabelled inputs included."""
+    parts = split(corpus, sizes)
+    taken = {*parts.train, *parts.validation, *parts.unlabelled}
+    return [example for example in corpus.train if example not in taken]
