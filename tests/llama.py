@@ -11,6 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from supermerge.assemble import merge_into, output_infos
+from supermerge.assemble.merge import StateDict
+from supermerge.recipe import Recipe
+from supermerge.resolve import opened
+
 HIDDEN, INNER, HEADS = 16, 20, 2
 # Everything is a multiple of it and below 1/2, so that fp16 holds every value and every difference exactly.
 GRID = 2.0**-12
@@ -102,3 +107,14 @@ def write(
         about = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": tokens[0]}
         (directory / "tokenizer_config.json").write_text(json.dumps(about))
     return directory
+
+
+def merged(recipe: Path) -> tuple[dict[str, Tensor], dict[str, bytes]]:
+    """What a run of `recipe` would write, without its report: the tensors, and the files beside them."""
+    wanted = Recipe.load(recipe)
+    with opened(wanted) as sources:
+        dtype = getattr(torch, wanted.output.dtype) if wanted.output.dtype else None
+        sink = StateDict(output_infos(sources.match, dtype))
+        merge_into(sink, sources.choice, sources.match, seed=wanted.seed, dtype=dtype)
+        files = {name: file if isinstance(file, bytes) else file.read_bytes() for name, file in sources.files.items()}
+    return sink.tensors, files

@@ -19,7 +19,7 @@ from supermerge.recipe_paths import Move, move_model
 from supermerge.yaml_file import Document, write_yaml
 
 _MODEL_KEYS = ("model", "base_model", "tokenizer_source", "source", "path")
-_WORDS = ("union", "base")
+_WORDS = {"tokenizer_source": ("union", "base"), "source": ("union", "base")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def _moved(value: Any, move: Move, names: set[str]) -> Any:
         return value
     return {
         key: move_model(item, move)
-        if key in _MODEL_KEYS and isinstance(item, str) and item and item not in names and item not in _WORDS
+        if key in _MODEL_KEYS and isinstance(item, str) and item and item not in (*names, *_WORDS.get(key, ()))
         else _moved(item, move, names)
         for key, item in value.items()
     }
