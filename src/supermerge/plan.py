@@ -13,6 +13,8 @@ import torch
 from supermerge.assemble import Choice, output_infos
 from supermerge.checkpoint import Match
 from supermerge.errors import ResourceError
+from supermerge.learn.start import chosen_start
+from supermerge.methods import Bound
 from supermerge.methods.settings import LearnSettings
 from supermerge.plan_activations import Activations, activations
 from supermerge.plan_memory import (
@@ -129,6 +131,7 @@ def _planned(
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
     peak = max(phase.holds for phase in phases)
+    temporary = sum(phase.writes for phase in phases if phase.name == "start")
     return Plan(
         method=method.name,
         title=method.title,
@@ -150,7 +153,9 @@ def _planned(
         disk_free=free,
         seconds=None if settings else sum(phase.reads + phase.writes for phase in phases) / _PACE,
         notes=(*match.notes, *([f"{existing} exists: a run needs --force"] if existing else [])),
-        refusals=tuple(_refusals(recipe, peak, resident + available, output_bytes, free, None if force else existing)),
+        refusals=tuple(
+            _refusals(recipe, peak, resident + available, output_bytes, temporary, free, None if force else existing)
+        ),
     )
 
 
@@ -169,6 +174,9 @@ def _phases(
     merging = held + merging_bytes(match, choice)
     phases: list[PlannedPhase] = []
     if settings is not None:
+        start = chosen_start(settings.init, len(match.experts))
+        if isinstance(start, Bound):
+            phases.append(_starting(match, start, base + experts, held))
         reads = base + experts * (1 if residency == "memory" else 1 + settings.steps)
         learning = held + learning_bytes(match, resident=residency == "memory") + active.learning
         phases.append(PlannedPhase("learn", f"up to {settings.steps} steps", reads, learning, 0))
@@ -182,6 +190,14 @@ def _phases(
         phases.append(PlannedPhase("evaluate", what, base + experts + output_bytes, held + active.scoring, 0))
     phases.append(PlannedPhase("report", "page, charts, model card", 0, held + REPORT_BYTES, _SIDE_BYTES))
     return tuple(phases)
+
+
+def _starting(match: Match, method: Bound, stored: int, held: int) -> PlannedPhase:
+    """Merge with another method into a temporary file in fp32, then read all again to project it."""
+    merged = sum(match.base.tensors[name].numel * 4 for name in match.merged)
+    passes = 2 + (survey_passes(method, len(match.experts)) if method.scope == "model" else 0)
+    what = f"the merge of {method.method.name}, projected on the task vectors"
+    return PlannedPhase("start", what, passes * stored + merged, held + merging_bytes(match, Choice(method)), merged)
 
 
 def _known(phases: tuple[PlannedPhase, ...], active: Activations | None) -> Literal["none", "counted", "unknown"]:
@@ -211,14 +227,17 @@ def _models(recipe: Recipe, sources: Opened) -> tuple[PlannedModel, ...]:
     )
 
 
-def _refusals(recipe: Recipe, peak: int, room: int, output_bytes: int, free: int, existing: Path | None) -> list[str]:
+def _refusals(
+    recipe: Recipe, peak: int, room: int, output_bytes: int, temporary: int, free: int, existing: Path | None
+) -> list[str]:
     found = []
     if recipe.memory is not None and peak > recipe.memory:
         found.append(f"memory: the run needs about {size(peak)}, and the recipe allows {size(recipe.memory)}")
     elif peak > room:
         found.append(f"memory: the run needs about {size(peak)}, and it can have {size(room)}")
-    if output_bytes + _SIDE_BYTES > free:
-        found.append(f"disk: the output needs {size(output_bytes + _SIDE_BYTES)}, and {size(free)} are free")
+    needed = max(output_bytes + _SIDE_BYTES, temporary)
+    if needed > free:
+        found.append(f"disk: the run needs {size(needed)}, and {size(free)} are free")
     if existing is not None:
         found.append(f"{existing}: exists already")
     return found

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,9 @@ from supermerge.learn.parameters import find_mergeable
 from supermerge.learn.task_vectors import row_blocks
 from supermerge.methods import Bound, get, names
 from supermerge.methods.settings import LearnSettings
-from supermerge.tasks.workbench import Workbench
+
+if TYPE_CHECKING:
+    from supermerge.tasks.workbench import Workbench
 
 _RANK = 1e-6
 """Eigenvalues of a Gram matrix below this share of the largest count as zero: a merge in fp32 says nothing there."""

@@ -45,6 +45,17 @@ def test_surveys_read_again(models: dict[str, Any]) -> None:
     assert "survey" not in phases(plan({**models, "method": {"name": "ties", "trim": "tensor"}}))
 
 
+def test_a_start_from_a_method_is_merged_and_projected_first(models: dict[str, Any]) -> None:
+    tasks = {"news": {"type": "text-classification", "validation": "v.jsonl"}}
+    recipe = {**models, "method": {"name": "supermerge", "init": "ties"}, "tasks": tasks}
+    planned = plan(recipe)
+    stored, merged = PARAMETERS * 4 + 8 + 2 * PARAMETERS * 4, PARAMETERS * 4
+    # TIES reads all twice for its thresholds and once to merge; projecting reads all once more, and the merge.
+    assert list(phases(planned))[:2] == ["start", "learn"]
+    assert phases(planned)["start"] == (4 * stored + merged, merged)
+    assert "start" not in phases(plan({**recipe, "method": {"name": "supermerge", "init": "average"}}))
+
+
 def test_output_dtype_changes_what_is_written(models: dict[str, Any]) -> None:
     planned = plan({**models, "method": "linear", "output": {"dtype": "bfloat16"}})
     assert planned.output_bytes == PARAMETERS * 2 + 8 + 2 * 2 * 4 * 4
@@ -79,7 +90,7 @@ def test_refuses_what_does_not_fit(models: dict[str, Any], tmp_path: Path, monke
     # By its name in sys.modules: `supermerge.plan` is the function.
     module = sys.modules["supermerge.plan"]
     monkeypatch.setattr(module, "free_disk_bytes", lambda _: 1000)
-    with pytest.raises(ResourceError, match=r"disk: the output needs .* and 1 kB are free"):
+    with pytest.raises(ResourceError, match=r"disk: the run needs .* and 1 kB are free"):
         plan(recipe).require_feasible()
     monkeypatch.setattr(module, "available_bytes", lambda: 0)
     with pytest.raises(ResourceError) as caught:
