@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from supermerge.checkpoint.locate import parse_weight_map
 from supermerge.errors import DataError, RecipeError, SupermergeError, UsageError
 from supermerge.learn import Coefficients
 from supermerge.lock import LOCK_NAME, Lock
-from supermerge.mergekit.reader import is_mergekit, read_mergekit
+from supermerge.mergekit.reader import is_mergekit, named_models, read_mergekit
 from supermerge.recipe import Recipe
 from supermerge.recipe_overrides import apply_overrides
 from supermerge.tasks.data import read_rows
@@ -84,6 +85,10 @@ def mergekit(raw: bytes) -> None:
             found = read_mergekit(documents, "mergekit.yaml", PLACE, ())
             again = read_documents(found.to_yaml(None), "again")
             assert read_mergekit(again, "again", PLACE, ()).documents == found.documents
+            names = named_models(found.inputs)
+            assert len({name.lower() for name in names}) == len(found.inputs)
+            assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) for name in names)
+            assert read_documents(found.to_yaml(PLACE), "elsewhere")
 
 
 def override(raw: bytes) -> None:
