@@ -122,8 +122,9 @@ def test_unlabelled_inputs_teach_too(tiny: Path, loss: str, stops_early: bool) -
     data = [f"tasks.{task}.unlabelled={tiny}/data/{task}.valid.jsonl" for task in ("topic", "mood")]
     result = _run(tiny, "out", f"method.loss={loss}", *data)
     assert result.results.learning is not None
-    curve = result.results.learning.curve
+    learning, curve = result.results.learning, result.results.learning.curve
     assert len(curve) >= 6
+    assert (learning.labelled, learning.unlabelled) == (64 if "cross_entropy" in loss else 0, 64)
     # Examples are held back, labelled or not, where the objective has a target that they can be measured against.
     assert all((point.held_back is not None) == stops_early for point in curve)
 

@@ -79,7 +79,7 @@ class CurvePoint(_Part):
 
 
 class Learning(_Part):
-    """How the coefficients were learned."""
+    """How the coefficients were learned: from so many labelled examples and unlabelled inputs of all tasks together."""
 
     steps: Count
     best_step: Count | None
@@ -89,6 +89,8 @@ class Learning(_Part):
     link: str
     granularity: str
     lr: float
+    labelled: Count = 0
+    unlabelled: Count = 0
 
 
 class Coefficients(_Part):

@@ -16,9 +16,15 @@ class Journal:
     """Collects phases, and writes every event but progress as one line of JSON once it has a file."""
 
     def __init__(self) -> None:
-        self.phases: list[Phase] = []
         self.warnings: list[str] = []
         self._lines: list[str] = []
+        self._phases: dict[str, Phase] = {}
+        self._depth = 0
+
+    @property
+    def phases(self) -> list[Phase]:
+        """What the run consisted of, in order: a phase inside another counts with that one, a repeated one once."""
+        return list(self._phases.values())
 
     def __call__(self, event: Event) -> None:
         if event.kind == "progress":
@@ -26,9 +32,16 @@ class Journal:
         self._lines.append(json.dumps({"event": event.kind, "at": round(event.at, 3), **event.fields}, default=str))
         if event.kind == "warning" and event.fields["message"] not in self.warnings:
             self.warnings.append(event.fields["message"])
+        if event.kind == "phase_started":
+            self._depth += 1
         if event.kind == "phase_ended":
-            seconds = float(event.fields["seconds"])
-            self.phases.append(Phase(name=event.fields["phase"], seconds=seconds, peak_rss_bytes=peak_bytes()))
+            self._depth -= 1
+            if self._depth == 0:
+                self._count(event.fields["phase"], float(event.fields["seconds"]))
+
+    def _count(self, name: str, seconds: float) -> None:
+        before = self._phases[name].seconds if name in self._phases else 0.0
+        self._phases[name] = Phase(name=name, seconds=before + seconds, peak_rss_bytes=peak_bytes())
 
     def write(self, path: Path) -> None:
         """Write everything seen so far."""

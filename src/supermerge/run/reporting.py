@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from supermerge.assemble import Geometry
+from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
 from supermerge.methods.settings import LearnSettings
 from supermerge.report import results as report
 from supermerge.report.write import write_report
@@ -38,7 +39,7 @@ def results_of(
         environment=environment(),
         tasks=tasks,
         models=models,
-        learning=_learning(learned) if learned else None,
+        learning=_learning(learned, ready) if learned else None,
         coefficients=_coefficients(learned) if learned else None,
         geometry=_geometry(geometry) if geometry else None,
         warnings=list(journal.warnings),
@@ -59,14 +60,15 @@ def write_results(
     A page cannot know what making it takes, so only metrics.json has the phase `report`.
     """
     write_report(directory, results, provenance(ready.recipe, ready.opened, target))
-    cost = results.cost.model_copy(update={"phases": list(journal.phases)})
+    cost = results.cost.model_copy(update={"phases": journal.phases})
     whole = results.model_copy(update={"cost": cost})
     (directory / "metrics.json").write_text(whole.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return whole
 
 
-def _learning(learned: LearnedMerge) -> report.Learning:
+def _learning(learned: LearnedMerge, ready: Prepared) -> report.Learning:
     settings: LearnSettings = learned.settings
+    kinds = {OBJECTIVES[name].labelled for name in weighted_objectives(settings.loss)}
     history = learned.learned.history
     return report.Learning(
         steps=max((record.step for record in history), default=0),
@@ -77,6 +79,8 @@ def _learning(learned: LearnedMerge) -> report.Learning:
         link=settings.link,
         granularity=settings.granularity,
         lr=settings.lr,
+        labelled=sum(len(rows.labelled) for rows in ready.rows.values()) if True in kinds else 0,
+        unlabelled=sum(len(rows.unlabelled or rows.labelled) for rows in ready.rows.values()) if False in kinds else 0,
     )
 
 

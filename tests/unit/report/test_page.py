@@ -61,7 +61,8 @@ def test_the_summary_says_what_was_merged_and_how_good_it_is(
     assert "Better than the base on every task" in text
     assert "Merged model 0.834 Experts 0.857 Base 0.649 Of the experts’ score 97.0 %" in text
     assert "Recommended: SuperMerge." in text
-    assert "412 coefficients, one per expert and tensor, link tanh, in 60 steps, from 128 validation examples" in text
+    learned = "412 coefficients, one per expert and tensor, link tanh, in 60 steps"
+    assert f"{learned}, from 128 labelled examples and 1,024 unlabelled inputs" in text
 
 
 def test_scores_command_and_recipe_are_there(draw: Callable[..., Page], results: Results) -> None:
