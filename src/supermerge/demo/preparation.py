@@ -20,8 +20,8 @@ from supermerge.yaml_file import write_yaml
 
 RECIPE = "recipe.yaml"
 # From 32 labels per task alone, the coefficients follow the noise of the labels (docs/benchmarks.md). Most is learned
-# from the experts' answers on unlabelled inputs, which are data enough for one coefficient per row. With a larger weight
-# the few labels also decide when to stop, and stop too early. The curve flattens within these steps.
+# from the experts' answers on unlabelled inputs, which are data enough for one coefficient per row. With a larger
+# weight the few labels also decide when to stop, and stop too early. The curve flattens within these steps.
 METHOD = {
     "name": "supermerge",
     "loss": {"cross_entropy": 0.1, "distill": 1},
