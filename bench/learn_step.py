@@ -75,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--arch", nargs="+", choices=list(ARCHITECTURES), default=["minilm"])
     parser.add_argument("--experts", nargs="+", type=int, default=[2, 4, 8])
     parser.add_argument("--batch", type=int, default=16, help="examples per task and step")
-    parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--engine", nargs="+", choices=ENGINES, default=["streaming", "reference"])
     parser.add_argument("--residency", nargs="+", choices=["disk", "memory"], default=["disk"])
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
