@@ -75,10 +75,11 @@ class Buffer:
     """Bytes to read into again and again: page-aligned, anonymous, growing to the largest use.
 
     A tensor seen through it is overwritten by its next use, never freed under its reader. Not for several threads.
+    It starts with `memory`, where given, and leaves that alone once more is needed.
     """
 
-    def __init__(self) -> None:
-        self._memory: mmap.mmap | None = None
+    def __init__(self, memory: memoryview | None = None) -> None:
+        self._memory: mmap.mmap | memoryview | None = memory
 
     @property
     def nbytes(self) -> int:
@@ -89,9 +90,9 @@ class Buffer:
         """The first `nbytes` bytes, writable; grows if needed."""
         if self._memory is None or len(self._memory) < nbytes:
             size = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
-            self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._memory = mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):  # first use is then half as slow
-                self._memory.madvise(mmap.MADV_HUGEPAGE)
+                mapped.madvise(mmap.MADV_HUGEPAGE)
         return memoryview(self._memory)[:nbytes]
 
     def tensor(self, dtype: torch.dtype, numel: int) -> Tensor:

@@ -33,7 +33,7 @@ class TaskVectors:
         self.dtype = dtype
         self._base = base
         self._sources = tuple(experts.values())
-        self._base_buffer, self._block_buffer = Buffer(), Buffer()
+        self._base_buffer = Buffer()
         largest = max((info.numel for info in base.tensors.values() if info.is_floating), default=0)
         self._tau = torch.empty(max(largest, _BLOCK), dtype=dtype)
 
@@ -75,7 +75,9 @@ class TaskVectors:
         t, b = torch.atleast_1d(tau), torch.atleast_1d(base)
         width = math.prod(b.shape[1:])
         for rows in row_blocks(b.shape):
-            expert = source.read_flat(name, rows.start * width, rows.stop * width, buffer=self._block_buffer)
+            # Read where the task vector goes: subtracting in place saves a journey to memory.
+            there = Buffer(memoryview(t[rows].numpy()).cast("B")) if t.numel() else None
+            expert = source.read_flat(name, rows.start * width, rows.stop * width, buffer=there)
             torch.sub(expert.to(self.dtype).view(b[rows].shape), b[rows], out=t[rows])
             yield rows
 
