@@ -17,6 +17,7 @@ from supermerge.assemble.choice import Choice, Rules, chosen
 from supermerge.assemble.geometry import Geometry, add_gram
 from supermerge.assemble.passes import Passes
 from supermerge.assemble.pieces import Hashes, arithmetic
+from supermerge.assemble.workers import give_back_freed_memory
 from supermerge.checkpoint import Match, TensorInfo
 from supermerge.errors import RefusedError
 from supermerge.events import emit, phase
@@ -123,6 +124,7 @@ def merge_into(
         for done, one in enumerate(work.over(by_size, write, ordered=False), 1):
             seen[one.name] = one
             emit("progress", phase="merge", done=done, total=len(wanted), unit="tensors")
+    give_back_freed_memory()
     return _gathered(work, [seen[name] for name in wanted])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -25,6 +27,15 @@ def keep_freed_memory() -> None:
     never touched, is shown to it. Elsewhere this does nothing.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
+
+
+def give_back_freed_memory() -> None:
+    """Hand what the allocator kept back to the system: what comes after a merge needs memory of other kinds.
+
+    Only glibc offers it; elsewhere this does nothing.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def parallel(
