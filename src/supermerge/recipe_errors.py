@@ -18,7 +18,7 @@ from supermerge.yaml_file import Document, Path
 def explain(error: ValidationError, model: type[BaseModel], document: Document, where: str) -> RecipeError:
     """One RecipeError with every problem of `error`, each on its own line with its line number and its key."""
     problems: list[tuple[int, str]] = []
-    for details in error.errors(include_url=False):
+    for details in _telling(error.errors(include_url=False), document.value):
         location = details["loc"]
         path = _written_part(location, document.value)
         line = document.line(location if details["type"] == "extra_forbidden" else path)
@@ -27,6 +27,14 @@ def explain(error: ValidationError, model: type[BaseModel], document: Document, 
         problem = _problem(details, model)
         problems.append((line or 0, f"{place}: {key}: {problem}" if key else f"{place}: {problem}"))
     return RecipeError("\n".join(dict.fromkeys(problem for _, problem in sorted(problems))))
+
+
+def _telling(found: list[ErrorDetails], written: Any) -> list[ErrorDetails]:
+    """Without the complaints that a value has another type, where it has one that a key allows and is wrong in it."""
+    fitting = {_written_part(one["loc"], written) for one in found if not one["type"].endswith("_type")}
+    return [
+        one for one in found if not (one["type"].endswith("_type") and _written_part(one["loc"], written) in fitting)
+    ]
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel]) -> str:
