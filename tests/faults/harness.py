@@ -44,6 +44,13 @@ def require(kept: bool, what: object) -> None:
         raise Broken(str(what))
 
 
+def progress(what: str, done: int, count: int) -> None:
+    """One line on stderr now and then."""
+    if done % 10 == 0:
+        sys.stderr.write(f"{what}: {done} of {count}, every promise kept so far\n")
+        sys.stderr.flush()
+
+
 def weights_in(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for glob in WEIGHTS for p in sorted(directory.glob(glob))}
 
@@ -122,6 +129,7 @@ def kills(bench: Bench, count: int) -> None:
         # Killed after the output was in place, before the state was deleted: the next run that may replace it does.
         bench.finish(name, output, *(more if state != "new" else ("--force",) if hidden(place) else ()))
         shutil.rmtree(place)
+        progress("kills", number + 1, count)
 
 
 IS_ROOT = os.geteuid() == 0
@@ -178,6 +186,7 @@ def full_disk(bench: Bench, count: int) -> None:
             bench.outcomes[f"{name}: {'fits' if ended.code == 0 else 'refused'}"] += 1
             remount(place, "size=64m")
             bench.finish(name, place / "merged")
+        progress("full disks", number + 1, count)
 
 
 def inject(name: str, error: Exception, at: int) -> Callable[[], None]:
