@@ -22,14 +22,9 @@ tensors.
 def page() -> str:
     """The whole page."""
     methods = [get(name) for name in names()]
-    rows = [f"| [{method.name}](#{method.name}) | {method.title} | {data(method)} |" for method in methods]
+    rows = [f"| [{method.name}](#{method.name}) | {method.title} | {method.data or 'none'} |" for method in methods]
     listing = "\n".join(["| method | title | data |", "|---|---|---|", *rows])
     return "\n".join([HEAD, listing + "\n", *map(section, methods)]).rstrip() + "\n"
-
-
-def data(method: Method) -> str:
-    """The examples that a method learns from."""
-    return method.learned.data if method.learned else "none"
 
 
 def section(method: Method) -> str:

@@ -24,6 +24,8 @@ from supermerge.plan_memory import (
     merging_bytes,
     model_bytes,
     model_class_bytes,
+    statistics_bytes,
+    stored_statistics_bytes,
 )
 from supermerge.plan_rehearsal import survey_passes
 from supermerge.recipe import Recipe
@@ -115,9 +117,7 @@ def plan(
         return _planned(wanted, sources, settings, None if target is None else Path(target), force)
 
 
-def _planned(
-    recipe: Recipe, sources: Opened, settings: LearnSettings | None, target: Path | None, force: bool
-) -> Plan:
+def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, target: Path | None, force: bool) -> Plan:
     choice, match = sources.choice, sources.match
     method = choice.default.method
     # Looked at before the activations load what a run loads later.
@@ -184,6 +184,11 @@ def _phases(
         passes = survey_passes(choice.default, len(match.experts))
         what = "once over all tensors" if passes == 1 else f"{passes} times over all tensors"
         phases.append(PlannedPhase("survey", what, passes * (base + experts), merging, 0))
+    kinds = list(dict.fromkeys(kind for bound in choice.bounds for kind in bound.kinds))
+    if kinds:
+        measuring = held + statistics_bytes(match, kinds) + active.learning
+        written = len(match.experts) * stored_statistics_bytes(match, kinds)
+        phases.append(PlannedPhase("statistics", ", ".join(kinds), 2 * len(kinds) * experts, measuring, written))
     phases.append(PlannedPhase("merge", f"{len(match.merged)} tensors", base + experts, merging, output_bytes))
     if scored:
         what = f"base, experts and the merged model on {len(scored)} tasks"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from supermerge.assemble import Choice
 from supermerge.assemble.pieces import piece_elements
 from supermerge.assemble.workers import default_threads
 from supermerge.checkpoint import Match
+from supermerge.methods import KINDS
 from supermerge.plan_rehearsal import bytes_per_element
 
 # What the libraries of a phase take once loaded, measured on Linux with the versions in constraints/cpu.txt.
@@ -37,6 +39,28 @@ def learning_bytes(match: Match, *, resident: bool) -> int:
     """
     sizes = [match.base.tensors[name].numel * 4 for name in match.merged]
     return sum(sizes) + 2 * max(sizes, default=0) + (experts_bytes(match) if resident else 0)
+
+
+def stored_statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
+    """What statistics of one expert take in fp32: a matrix may belong to every weight of two dimensions."""
+    total = 0
+    for kind in kinds:
+        for name in match.merged:
+            info = match.base.tensors[name]
+            if KINDS[kind].elementwise:
+                total += 4 * info.numel
+            elif len(info.shape) == 2:
+                total += 4 * info.shape[-1] ** 2
+    return total
+
+
+def statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
+    """Held while measuring, beside the model and its activations: one kind at a time, and gradients where it has some.
+
+    A copy of the whole is held while it is written.
+    """
+    each = [stored_statistics_bytes(match, [kind]) * (2 if KINDS[kind].elementwise else 1) for kind in kinds]
+    return max(each, default=0)
 
 
 def model_class_bytes() -> int:

@@ -70,7 +70,7 @@ def _peak(bound: Bound, k: int, side: int) -> int:
     base, taus, context = _small(k, side)
     survey, _ = _surveyed(bound, base, taus, context)
     with Watch(base, taus) as watch:
-        bound(base, taus, context, survey)
+        bound.rehearsal()(base, taus, context, survey)
     return watch.peak
 
 

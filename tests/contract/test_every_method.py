@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from supermerge.assemble import merge_into, output_infos, passes, pieces
 from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, Match, ShardWriter
 from supermerge.errors import CheckpointError, RecipeError
-from supermerge.methods import BLOCK, get, names
+from supermerge.methods import BLOCK, KINDS, Bound, Measured, Statistics, get, names
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,39 @@ ROWS |= {
     "knots": Row(generic=True, one_expert={"density": 1, "scale": 1}, identical={"density": 1, "scale": 1}),
     "core_space": Row(generic=True, one_expert={}),
 }
+# Methods on statistics of the experts, which the tests draw.
+ROWS |= {
+    "fisher": Row(one_expert={}, identical={}),
+    "regmean": Row(one_expert={}, identical={}),
+}
 STATIC = sorted(ROWS)
+
+
+class Drawn(Measured):
+    """Statistics that depend on the names of expert, tensor and kind alone, as measured ones would."""
+
+    def of(self, kinds, context, shape):
+        values = {
+            kind: [self.one(kind, expert, context, shape) for expert in context.experts]
+            for kind in kinds
+            if KINDS[kind].elementwise or len(context.shape) == 2
+        }
+        return Statistics(values, {kind: [1.0 + len(expert) for expert in context.experts] for kind in kinds})
+
+    def one(self, kind, expert, context, shape):
+        seed = int.from_bytes(hashlib.sha256(f"{kind}/{expert}/{context.name}".encode()).digest()[:6], "little")
+        draw = torch.Generator().manual_seed(seed)
+        if KINDS[kind].elementwise:
+            flat = torch.rand(math.prod(context.shape), generator=draw) ** 4
+            return flat[context.offset : context.offset + math.prod(shape)].view(shape)
+        rows = torch.randn(2 * context.shape[-1] + 1, context.shape[-1], generator=draw)
+        return rows.T @ rows / len(rows)
+
+
+def bound(name: str, params: dict) -> Bound:
+    """The method with these parameters and, where it needs some, statistics."""
+    made = get(name).bind(params)
+    return made.with_statistics(Drawn()) if made.kinds else made
 
 
 def test_every_method_has_a_row():
@@ -137,7 +170,7 @@ def matched(base, experts):
 def merge(base, experts, method, *, threads=1, **params):
     match = matched(base, experts)
     sink = StateDict(output_infos(match))
-    merge_into(sink, method, match, params=params, threads=threads)
+    merge_into(sink, bound(method, params), match, threads=threads)
     return sink.tensors
 
 
@@ -255,7 +288,7 @@ def test_any_shard_size_gives_the_same_bytes(name, data):
     match = matched(base, experts)
     with TemporaryDirectory() as directory:
         writer = ShardWriter(Path(directory), output_infos(match), shard_size=data.draw(st.integers(50, 1500)))
-        merge_into(writer, name, match, params=ROWS[name].params, threads=data.draw(st.integers(1, 2)))
+        merge_into(writer, bound(name, ROWS[name].params), match, threads=data.draw(st.integers(1, 2)))
         writer.close()
         with Checkpoint.open(directory) as written:
             assert set(written.tensors) == set(expected)
@@ -268,7 +301,7 @@ def test_the_function_changes_none_of_its_arguments(name, dtype):
     k = min(3, ROWS[name].k[1])
     base, taus = torch.randn(6, 4).to(dtype), 0.1 * torch.randn(k, 6, 4).to(dtype)
     before = base.clone(), taus.clone()
-    get(name).bind(ROWS[name].params).merge(base, taus)
+    bound(name, ROWS[name].params).merge(base, taus)
     assert torch.equal(base, before[0])
     assert torch.equal(taus, before[1])
 
@@ -298,6 +331,14 @@ def test_a_value_that_is_not_finite_is_refused_with_tensor_and_expert(name, valu
     base["conv"][0, 0, 0, 1] = value
     with pytest.raises(CheckpointError, match=r"base .*'conv'"):
         merge(base, model(0, k)[1], name, **ROWS[name].params)
+
+
+@pytest.mark.parametrize("name", [name for name in STATIC if get(name).statistics])
+def test_a_method_on_statistics_is_refused_without_them(name):
+    base, experts = model(0, 2)
+    with pytest.raises(RecipeError, match=rf"method {name} needs statistics of the experts \("):
+        merge_into(StateDict([]), name, matched(base, experts))
+    get(name).bind().rehearse(2)
 
 
 @pytest.mark.parametrize("name", STATIC)

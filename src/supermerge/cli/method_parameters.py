@@ -40,7 +40,7 @@ def needs(method: Method) -> str:
     else:
         experts = f"{method.least} to {method.most} experts"
     base = "a base" if method.needs_base else "a base for names and types (its values do not matter)"
-    examples = f"{method.learned.data} examples of every task" if method.learned else "no data"
+    examples = f"{method.data} examples of every task" if method.data else "no data"
     return f"{base}, {experts}, {examples}."
 
 
@@ -56,7 +56,7 @@ def described(method: Method) -> dict[str, Any]:
         "name": method.name,
         "title": method.title,
         "kind": method.kind,
-        "data": method.learned.data if method.learned else None,
+        "data": method.data,
         "paper": method.paper,
         "description": method.doc,
         "needs_base": method.needs_base,

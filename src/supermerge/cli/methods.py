@@ -43,8 +43,7 @@ def _print_methods(listed: list[Method]) -> None:
 
     table = plain_table("Method", "Title", "Data", "Paper")
     for method in listed:
-        data = method.learned.data if method.learned else "none"
-        table.add_row(Text(method.name, "cyan"), method.title, data, Text(method.paper, "dim"))
+        table.add_row(Text(method.name, "cyan"), method.title, method.data or "none", Text(method.paper, "dim"))
     console().print(table)
     console().print(Text("\n`supermerge methods NAME` explains one: equation, paper, parameters.", "dim"))
 

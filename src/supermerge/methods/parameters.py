@@ -11,24 +11,27 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from supermerge.errors import RecipeError
 from supermerge.methods.context import Context
+from supermerge.methods.measured import Statistics
 from supermerge.methods.survey import Survey
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 DropRate = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # A sequence of numbers always has one number per expert, in the order of the experts.
 Weights = tuple[Number, ...] | None
+Shares = tuple[NonNegative, ...] | None
 Fractions = Fraction | tuple[Fraction, ...]
 DropRates = DropRate | tuple[DropRate, ...]
 
 
 def injected(function: Callable[..., Any]) -> dict[str, type]:
-    """The parameters that are not configuration: `Context`, or a kind of `Survey`, by name."""
+    """The parameters that are not configuration: `Context`, `Statistics`, or a kind of `Survey`, by name."""
     found: dict[str, type] = {}
     for name, hint in get_type_hints(function).items():
         for kind in (hint, *get_args(hint)):
-            if isinstance(kind, type) and issubclass(kind, Context | Survey):
+            if isinstance(kind, type) and issubclass(kind, Context | Statistics | Survey):
                 found[name] = kind
     return found
 

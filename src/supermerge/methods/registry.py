@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from supermerge.errors import RecipeError
 from supermerge.methods.context import Context
+from supermerge.methods.measured import KINDS, Even, Measured, Statistics
 from supermerge.methods.parameters import configuration, injected, validated
 from supermerge.methods.survey import Survey
 
@@ -25,6 +26,8 @@ Scope = Literal["element", "row", "tensor", "model"]
 Values = Mapping[str, Any]
 SurveyFactory = Callable[[Values, int], Survey | None]
 """(parameters, number of experts) → a fresh survey, or None where these parameters need none."""
+StatisticsNeeds = Sequence[str] | Callable[[Values], Sequence[str]]
+"""The kinds of statistics that a method needs, whatever its parameters or as they say."""
 _ENTRY_POINTS = "supermerge.methods"
 
 
@@ -47,6 +50,7 @@ class Method:
     `scope` says what the result depends on: `element` methods may be cut anywhere, `row` ones between vectors along the
     last dimension, `tensor` ones depend on whole tensors, `model` ones on all of them. A method of the last two that
     has a `survey` sees pieces of tensors after it (unless `whole` is set); without one it sees whole tensors.
+    `statistics` are the kinds (`measured.KINDS`) that must be measured of every expert on its task's data.
     `least` and `most` bound the number of experts. `cost` says what is read and held and what takes the time, `use`
     and `avoid` when the method is a good choice and when it is not.
     """
@@ -63,6 +67,7 @@ class Method:
     most: int | None = None
     whole: bool = False
     survey: SurveyFactory | None = None
+    statistics: StatisticsNeeds = ()
     learned: LearnedSpec | None = None
     cost: str = ""
     use: str = ""
@@ -72,6 +77,14 @@ class Method:
     def kind(self) -> Literal["static", "learned"]:
         """Whether coefficients are learned from data."""
         return "learned" if self.learned else "static"
+
+    @property
+    def data(self) -> Literal["labelled", "unlabelled"] | None:
+        """The examples of every task that the method needs by default, if any."""
+        if self.learned is not None:
+            return self.learned.data
+        kinds = self.bind().kinds if self.statistics else ()
+        return None if not kinds else "labelled" if any(KINDS[kind].labelled for kind in kinds) else "unlabelled"
 
     def bind(self, params: Values | None = None, *, weights: Sequence[float] | None = None) -> Bound:
         """The method with validated parameters; unknown keys and values out of range are a RecipeError."""
@@ -83,10 +96,14 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A method and its validated parameters: a function of tensors."""
+    """A method and its validated parameters: a function of tensors.
+
+    `measured` are the statistics of the experts, once there are some, for a method that needs them.
+    """
 
     method: Method
     values: Values
+    measured: Measured | None = None
 
     @property
     def scope(self) -> Scope:
@@ -99,6 +116,20 @@ class Bound:
         """Whether the function may see a piece of a tensor."""
         return self.scope in ("element", "row") or (self.survey(1) is not None and not self.method.whole)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of statistics that must be measured of every expert."""
+        wanted = self.method.statistics
+        return tuple(wanted(self.values) if callable(wanted) else wanted)
+
+    def with_statistics(self, measured: Measured) -> Bound:
+        """The same with the statistics of the experts."""
+        return replace(self, measured=measured)
+
+    def rehearsal(self) -> Bound:
+        """The same, able to merge before anything is measured: with statistics that are all alike."""
+        return self if self.measured is not None or not self.kinds else self.with_statistics(Even())
+
     def survey(self, k: int) -> Survey | None:
         """A fresh survey of k task vectors, of a tensor or of the model as `scope` says, where the method needs one."""
         return self.method.survey(self.values, k) if self.method.survey else None
@@ -106,17 +137,29 @@ class Bound:
     def __call__(self, base: Tensor, taus: Tensor, context: Context, survey: Survey | None = None) -> Tensor:
         """base `[*shape]`, taus `[k, *shape]` → merged `[*shape]`."""
         function = self.require_function()
-        extra: dict[str, Any] = {
-            name: context if issubclass(kind, Context) else survey for name, kind in injected_of(function).items()
-        }
+        extra: dict[str, Any] = {}
+        for name, kind in injected_of(function).items():
+            if issubclass(kind, Statistics):
+                extra[name] = self._statistics(context, base)
+            else:
+                extra[name] = context if issubclass(kind, Context) else survey
         return function(base, taus, **self.values, **extra)
 
+    def _statistics(self, context: Context, base: Tensor) -> Statistics:
+        return Statistics() if self.measured is None else self.measured.of(self.kinds, context, base.shape)
+
     def require_function(self) -> Callable[..., Tensor]:
-        """The method's function; a learned method has none before it has learned, which is a RecipeError."""
+        """The method's function; RecipeError for a method that has not learned or measured yet what it needs."""
         if self.method.function is None:
             raise RecipeError(
                 f"method {self.method.name} learns its coefficients from data and cannot merge without it.",
                 hint="Give the recipe tasks and use `supermerge run`, or call supermerge.learn.",
+            )
+        if self.kinds and self.measured is None:
+            raise RecipeError(
+                f"method {self.method.name} needs statistics of the experts ({', '.join(self.kinds)}) and cannot merge "
+                "without data.",
+                hint="Give the recipe tasks and use `supermerge run`.",
             )
         return self.method.function
 
@@ -153,7 +196,7 @@ class Bound:
         self.check(k)
         if self.method.function is not None and self.method.learned is None:
             ramp = torch.linspace(0.5, 1.5, 16).view(4, 4)
-            self.merge(ramp, torch.stack([ramp * (i + 1) for i in range(k)]))
+            self.rehearsal().merge(ramp, torch.stack([ramp * (i + 1) for i in range(k)]))
 
 
 injected_of = cache(injected)
@@ -172,6 +215,7 @@ def method(
     most: int | None = None,
     whole: bool = False,
     survey: SurveyFactory | None = None,
+    statistics: StatisticsNeeds = (),
     aliases: Sequence[str] = (),
     cost: str = "",
     use: str = "",
@@ -193,6 +237,7 @@ def method(
             most=most,
             whole=whole,
             survey=survey,
+            statistics=statistics,
             cost=cost,
             use=use,
             avoid=avoid,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from supermerge.assemble import merge_into, output_infos
 from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, Match
 from supermerge.events import emit, muted, phase
-from supermerge.methods import Bound, Method
+from supermerge.methods import Bound
 from supermerge.run.rows import TaskRows
 
 if TYPE_CHECKING:
@@ -37,19 +37,19 @@ class Tuner:
     rows: Mapping[str, TaskRows]
     seed: int
 
-    def tuned(self, method: Method, params: Mapping[str, Any]) -> tuple[Bound, Checkpoint]:
+    def tuned(self, bound: Bound, params: Mapping[str, Any]) -> tuple[Bound, Checkpoint]:
         """The method with its best scale, and its merge; where there is nothing to tune, or to tune on, as given."""
         judged = [task for task, rows in self.rows.items() if rows.labelled]
+        method = bound.method
         if "scale" not in method.parameters.model_fields or "scale" in params or not judged:
-            bound = method.bind(params)
             return bound, merged_in_memory(bound, self.match, self.seed)
         with phase("tuning", method=method.name):
-            best = max(self._trials(method, params, judged), key=lambda trial: trial[:2])
+            best = max(self._trials(bound, params, judged), key=lambda trial: trial[:2])
         emit("note", message=f"{method.name}: scale {best[2].values['scale']:g} scores best on the validation examples")
         return best[2], merged_in_memory(best[2], self.match, self.seed)
 
     def _trials(
-        self, method: Method, params: Mapping[str, Any], judged: list[str]
+        self, given: Bound, params: Mapping[str, Any], judged: list[str]
     ) -> Iterator[tuple[float, float, Bound]]:
         """(mean validation score, −scale, bound) per scale: of equal scores, the smaller step from the base wins."""
         from supermerge.tasks.evaluate import evaluate
@@ -57,7 +57,7 @@ class Tuner:
         for done, scale in enumerate(SCALES):
             emit("progress", phase="tuning", done=done, total=len(SCALES), unit="scales")
             with muted():
-                bound = method.bind({**params, "scale": scale})
+                bound = replace(given.method.bind({**params, "scale": scale}), measured=given.measured)
                 self.bench.load(merged_in_memory(bound, self.match, self.seed))
                 scores = [evaluate(self.bench, task, self.rows[task].labelled) for task in judged]
             better = sum(score.value if score.higher_is_better else -score.value for score in scores) / len(scores)

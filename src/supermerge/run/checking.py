@@ -18,8 +18,10 @@ from supermerge.lock import LOCK_NAME, Lock
 from supermerge.lock_inputs import reachable
 from supermerge.methods import get
 from supermerge.recipe import Recipe
+from supermerge.resolve import chosen_methods
 from supermerge.run.environment import versions
 from supermerge.run.learned import file_coefficients, merge_of
+from supermerge.run.measuring import kinds_of, measured
 from supermerge.run.output import COEFFICIENTS, merge_all
 from supermerge.run.prepared import Prepared, prepared
 
@@ -51,9 +53,12 @@ def check(directory: str | os.PathLike[str]) -> int:
             f"{path}: cannot be merged again: these inputs are not there: {lost}",
             hint="Put them back where they were, or download them again.",
         )
-    with phase("check"), prepared(inputs.recipe, with_rows=False) as ready:
+    # Only statistics are measured again, or recognised, by the rows.
+    with_rows = bool(kinds_of(chosen_methods(inputs.recipe).bounds))
+    with phase("check"), prepared(inputs.recipe, with_rows=with_rows) as ready:
         sink = _Hashes()
-        merge_all(sink, ready, _choice(path, ready))
+        with measured(ready, _choice(path, ready)) as choice:
+            merge_all(sink, ready, choice)
     found = {name: hasher.hexdigest() for name, hasher in sink.hashers.items()}
     empty = blake3().hexdigest()
     differing = [name for name, expected in lock.output.tensors.items() if found.get(name, empty) != expected]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from supermerge.assemble import Choice
 from supermerge.checkpoint import Checkpoint
 from supermerge.methods import get
 from supermerge.report.results import ModelResult
 from supermerge.resolve import learn_settings
 from supermerge.run.candidates import Tuner, merged_in_memory
 from supermerge.run.learned import learn_merge
+from supermerge.run.measuring import measured
 from supermerge.run.prepared import Prepared
 from supermerge.run.scoring import Scoring
 from supermerge.run.stopwatch import Stopwatch
@@ -32,7 +34,8 @@ def _made(ready: Prepared, name: str) -> tuple[Checkpoint, dict[str, Any]]:
     params = recipe.method.params if recipe.method.name == name else {}
     if method.learned is None:
         tuner = Tuner(ready.require_bench("compare"), ready.match, ready.rows, recipe.seed)
-        bound, merged = tuner.tuned(method, params)
+        with measured(ready, Choice(method.bind(params))) as choice:
+            bound, merged = tuner.tuned(choice.default, params)
         return merged, dict(bound.values)
     choice = type(recipe.method).model_validate({"name": name, **params})
     settings = learn_settings(recipe.model_copy(update={"method": choice}))

@@ -20,6 +20,7 @@ from supermerge.recipe import Recipe
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.numbers import size
 from supermerge.resolve import chosen_methods, learn_settings, opened
+from supermerge.run.measuring import kinds_of
 from supermerge.run.prepared import Prepared, prepared
 from supermerge.run.rows import read_task_rows
 from supermerge.tasks.loadable import loading_differences
@@ -200,7 +201,8 @@ def _task(ready: Prepared, name: str) -> tuple[bool, str]:
 def _learnable(ready: Prepared) -> tuple[bool, str]:
     settings = learn_settings(ready.recipe)
     if settings is None:
-        return True, "nothing: the method needs no data"
+        kinds = kinds_of(ready.opened.choice.bounds)
+        return True, f"statistics: {', '.join(kinds)}" if kinds else "nothing: the method needs no data"
     session = ready.session(None)
     session.start(settings)
     session.require_rows(weighted_objectives(settings.loss))

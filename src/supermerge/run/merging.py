@@ -20,6 +20,7 @@ from supermerge.resolve import learn_settings
 from supermerge.run.contest import contend
 from supermerge.run.journal import Journal, journalled
 from supermerge.run.learned import LearnedMerge, learn_merge
+from supermerge.run.measuring import measured
 from supermerge.run.output import COEFFICIENTS, write_lock, write_model_files, write_weights
 from supermerge.run.prepared import Prepared, prepared
 from supermerge.run.reporting import results_of, write_results
@@ -95,7 +96,8 @@ def _write(
 ) -> Results:
     recipe, chosen = ready.recipe, ready.opened.choice
     choice = Choice(learned.merge, chosen.rules, chosen.by_name) if learned else chosen
-    assembled, hashes = write_weights(staging, ready, choice)
+    with measured(ready, choice) as complete:
+        assembled, hashes = write_weights(staging, ready, complete)
     if assembled.geometry is not None:
         require_plausible(assembled.geometry, ready.match)
     write_model_files(staging, ready)

@@ -1,0 +1,127 @@
+"""The file of one kind of statistics of one expert: where it lies, what its metadata say, and when it is refused."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from supermerge.cache import cache_directory
+from supermerge.checkpoint import Checkpoint, TensorSource, save_tensors
+from supermerge.checkpoint.files import OpenFile
+from supermerge.checkpoint.header import read_header
+from supermerge.errors import CheckpointError, DataError
+from supermerge.statistics.fingerprints import model_fingerprint
+
+_KEY = "supermerge_statistics"
+_SUFFIX = ".safetensors"
+
+
+class About(BaseModel):
+    """The metadata: `size` is the root mean square of all elements, `names` the expert's tensors, hashed in `model`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    kind: str
+    model: str
+    data: str
+    examples: int
+    size: float
+    inputs_first: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def metadata(self) -> dict[str, str]:
+        """As a safetensors file keeps it."""
+        return {"format": "pt", _KEY: self.model_dump_json()}
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """That of a file; CheckpointError where it is no such file."""
+        file = OpenFile(path)
+        try:
+            text = read_header(file.descriptor, path).metadata.get(_KEY, "")
+        finally:
+            file.close()
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            raise CheckpointError(
+                f"{path}: its metadata are not those of statistics that this version reads.",
+                hint="Delete it, and it is measured again.",
+            ) from None
+
+
+def directories(expert: Checkpoint, model: str) -> list[Path]:
+    """Where statistics of an expert may lie: beside it, or in the cache, by its fingerprint `model`.
+
+    New ones go to the first that can be written: not into a hub's cache, and not where we may not write.
+    """
+    kept = cache_directory() / "statistics" / model[:16]
+    if expert.directory is None:
+        return [kept]
+    beside = expert.directory / "statistics"
+    at_home = expert.revision is None and os.access(expert.directory, os.W_OK)
+    return [beside, kept] if at_home else [kept, beside]
+
+
+def file_name(kind: str, data: str) -> str:
+    """One file per kind and set of examples."""
+    return f"{kind}-{data[:16]}{_SUFFIX}"
+
+
+def save(path: Path, about: About, tensors: Mapping[str, Tensor]) -> None:
+    """Write the file; a file that exists is whole. Raises ResourceError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    save_tensors(path, plain, about.metadata())
+
+
+def root_mean_square(tensors: Sequence[Tensor]) -> float:
+    """Over all elements together."""
+    count = sum(tensor.numel() for tensor in tensors)
+    return math.sqrt(sum(float(t.square().sum(dtype=torch.float64)) for t in tensors) / count) if count else 0.0
+
+
+def only_file(kind: str, expert: str, checkpoint: Checkpoint) -> Path:
+    """The statistics that came with an expert, where there are no examples to measure them on; else DataError."""
+    beside = [] if checkpoint.directory is None else sorted((checkpoint.directory / "statistics").glob(f"{kind}-*"))
+    if len(beside) == 1:
+        return beside[0]
+    found = f"{len(beside)} files of them lie beside it" if beside else "none lie beside it"
+    raise DataError(
+        f"expert {expert!r}: no task has examples to measure {kind} on, and {found} ({checkpoint.label}/statistics).",
+        hint=f"Give a task with expert {expert!r} validation or unlabelled examples"
+        + (", or leave one file." if beside else "."),
+    )
+
+
+def checked(path: Path, kind: str, source: TensorSource, data: str | None) -> About:
+    """The metadata of a file of `kind` for the expert `source`, and for the examples `data` unless that is None.
+
+    Raises CheckpointError where it was measured on another model, DataError where on other examples.
+    """
+    about = About.read(path)
+    if about.kind != kind:
+        raise CheckpointError(
+            f"{path}: holds {about.kind}, expected {kind}.", hint="Delete it, and it is measured again."
+        )
+    model = model_fingerprint(source, about.names)
+    if about.model != model:
+        raise CheckpointError(
+            f"{path}: was measured on another model: fingerprint {about.model[:16]}, but {source.label} has "
+            f"{model[:16]}.",
+            hint="The expert has changed since, or the file belongs to another: delete it, and it is measured again.",
+        )
+    if data is not None and about.data != data:
+        raise DataError(
+            f"{path}: was measured on other examples: fingerprint {about.data[:16]}, but the tasks have {data[:16]}.",
+            hint="Delete it, and it is measured again on the tasks' examples.",
+        )
+    return about

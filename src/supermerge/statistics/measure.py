@@ -1,0 +1,112 @@
+"""Statistics of all experts: read where they were measured before, measured where not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from supermerge.checkpoint import Checkpoint, TensorSource
+from supermerge.events import emit, phase
+from supermerge.statistics.examples import LearningRows, chosen_rows, encoded
+from supermerge.statistics.file import About, checked, directories, file_name, only_file, root_mean_square, save
+from supermerge.statistics.fingerprints import data_fingerprint, model_fingerprint
+from supermerge.statistics.stored import Part, Stored
+from supermerge.tasks.rows import Row
+
+if TYPE_CHECKING:
+    from supermerge.tasks.workbench import Workbench
+
+
+@dataclass(frozen=True, slots=True)
+class _Measuring:
+    """`sources` are the experts under the base's names, `checkpoints` the same as they are stored."""
+
+    bench: Workbench | None
+    base: TensorSource
+    sources: Mapping[str, TensorSource]
+    checkpoints: Mapping[str, Checkpoint]
+    rows: Mapping[str, LearningRows]
+    seed: int
+
+    def file(self, kind: str, expert: str) -> Path:
+        """The file of `kind` of `expert`, checked; made where there is none."""
+        source, checkpoint = self.sources[expert], self.checkpoints[expert]
+        rows = chosen_rows(kind, self.bench, expert, self.rows, self.seed) if self.bench else {}
+        if self.bench is None or not rows:
+            path = only_file(kind, expert, checkpoint)
+            checked(path, kind, source, None)
+            return path
+        names = [name for name in self.bench.merged_names if name in source.tensors]
+        model = model_fingerprint(source, names)
+        data = data_fingerprint(kind, self.bench, rows, self.seed)
+        places = [directory / file_name(kind, data) for directory in directories(checkpoint, model)]
+        for path in places:
+            if path.exists():
+                checked(path, kind, source, data)
+                return path
+        with phase("statistics", expert=expert, statistic=kind):
+            tensors, turned = self._measured(kind, self.bench, source, rows)
+        examples = sum(len(part) for part in rows.values())
+        size = root_mean_square(list(tensors.values()))
+        about = About(
+            kind=kind,
+            model=model,
+            data=data,
+            examples=examples,
+            size=size,
+            inputs_first=turned,
+            names=tuple(names),
+        )
+        save(places[0], about, tensors)
+        emit("note", message=f"{kind} of {expert}, measured on {examples} examples, is kept in {places[0]}")
+        return places[0]
+
+    def _measured(
+        self, kind: str, bench: Workbench, source: TensorSource, rows: Mapping[str, Sequence[Row]]
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """Tensors by file name, and the names of the weights that have their inputs first."""
+        from supermerge.statistics.filed import elementwise_by_file, layerwise_by_file
+        from supermerge.statistics.fisher import diagonal_fisher
+        from supermerge.statistics.gram import input_grams
+
+        bench.load(source)
+        examples = encoded(bench, rows)
+        if kind == "gram":
+            grams, turned = input_grams(bench, examples)
+            by_file = layerwise_by_file(bench.binding, grams)
+            stored = layerwise_by_file(bench.binding, {name: grams[name] for name in turned})
+            return by_file, tuple(stored)
+        return elementwise_by_file(bench.binding, diagonal_fisher(bench, kind, examples, self.seed), self.base), ()
+
+
+def measure(
+    kinds: Iterable[str],
+    bench: Workbench | None,
+    base: TensorSource,
+    sources: Mapping[str, TensorSource],
+    checkpoints: Mapping[str, Checkpoint],
+    rows: Mapping[str, LearningRows],
+    seed: int,
+    files: ExitStack,
+) -> Stored:
+    """The statistics of `kinds` of every expert, from files that `files` closes; what is missing is measured and kept.
+
+    An expert whose tasks have no rows, or a recipe without tasks, must come with its statistics. The weights on the
+    workbench are overwritten. Raises CheckpointError for statistics of another model, DataError for those of other
+    examples and where there is nothing to measure them on.
+    """
+    work = _Measuring(bench, base, sources, checkpoints, rows, seed)
+    parts: dict[str, list[Part]] = {}
+    for kind in kinds:
+        parts[kind] = []
+        for expert in sources:
+            path = work.file(kind, expert)
+            about = About.read(path)
+            stored = files.enter_context(Checkpoint.open(path))
+            parts[kind].append(Part(stored, about.size, frozenset(about.inputs_first)))
+    return Stored(parts)

@@ -1,0 +1,46 @@
+"""Statistics of all experts on disk, handed to methods tensor by tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from supermerge.checkpoint import TensorSource
+from supermerge.methods import KINDS, Context, Measured, Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kind of one expert: tensors by the base's names, their root mean square, and the turned weights' names."""
+
+    source: TensorSource
+    size: float
+    inputs_first: frozenset[str] = frozenset()
+
+
+class Stored(Measured):
+    """`parts[kind]` has one part per expert, in the experts' order. Safe to read from several threads."""
+
+    def __init__(self, parts: Mapping[str, Sequence[Part]]) -> None:
+        self._parts = {kind: tuple(experts) for kind, experts in parts.items()}
+
+    def of(self, kinds: Sequence[str], context: Context, shape: Sequence[int]) -> Statistics:
+        """A kind that not all experts have for this tensor is left out."""
+        values: dict[str, list[Tensor]] = {}
+        turned = False
+        for kind in kinds:
+            experts = self._parts[kind]
+            if all(context.name in part.source.tensors for part in experts):
+                values[kind] = [_read(kind, part.source, context, shape) for part in experts]
+                turned = turned or any(context.name in part.inputs_first for part in experts)
+        sizes = {kind: [part.size for part in self._parts[kind]] for kind in kinds}
+        return Statistics(values, sizes, turned)
+
+
+def _read(kind: str, source: TensorSource, context: Context, shape: Sequence[int]) -> Tensor:
+    if not KINDS[kind].elementwise:
+        return source.read(context.name)
+    return source.read_flat(context.name, context.offset, context.offset + math.prod(shape)).view(*shape)
