@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from supermerge.assemble import Nowhere, merge_into
-from supermerge.checkpoint import Checkpoint, Match, match
+from supermerge.checkpoint import Checkpoint, Match, match, open_expert
 from supermerge.relation import require_plausible
 
 
@@ -53,17 +53,18 @@ class Inspection:
 
 
 def inspect(checkpoints: Sequence[str], base: str | None = None) -> Inspection:
-    """Read the headers of `checkpoints`; with a `base` also every task vector, once.
+    """Read the headers of `checkpoints`; with a `base` also every task vector, once; they may then be adapters.
 
     Raises CheckpointError, with every difference, where a checkpoint does not fit the base.
     """
     refs = dict(zip(_names(checkpoints), checkpoints, strict=True))
     with ExitStack() as stack:
-        sources = {name: stack.enter_context(Checkpoint.open(ref)) for name, ref in refs.items()}
-        found = [_inspected(name, refs[name], source) for name, source in sources.items()]
         if base is None:
-            return Inspection(tuple(found), None)
+            alone = {name: stack.enter_context(Checkpoint.open(ref)) for name, ref in refs.items()}
+            return Inspection(tuple(_inspected(name, refs[name], source) for name, source in alone.items()), None)
         base_source = stack.enter_context(Checkpoint.open(base))
+        sources = {name: open_expert(ref, base_source, stack) for name, ref in refs.items()}
+        found = [_inspected(name, refs[name], source) for name, source in sources.items()]
         fit = match(base_source, sources)
         return Inspection((_inspected("base", base, base_source), *found), _compared(fit))
 

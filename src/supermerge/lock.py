@@ -24,6 +24,8 @@ class LockedSource(_Part):
     ref: str
     path: str | None = None
     revision: str | None = None
+    under: LockedSource | None = None
+    """For an adapter on a model that is not the base: that model."""
     tensors: dict[str, Blake3] = Field(default_factory=dict)
 
 

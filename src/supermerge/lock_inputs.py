@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from supermerge.checkpoint import Checkpoint
+from supermerge.checkpoint import place_of
 from supermerge.errors import CheckpointError
 from supermerge.lock import Lock, LockedSource
-from supermerge.recipe import Recipe
+from supermerge.recipe import Expert, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ def reachable(lock: Lock, recipe: Recipe) -> Inputs:
         return _of_mergekit(lock, recipe)
     base = _place(recipe.base, lock.base)
     experts = {
-        name: expert if expert.model is None else expert.model_copy(update={"model": place})
+        name: found
         for name, expert in recipe.experts.items()
-        if (place := _place(expert.model or recipe.base, lock.experts[name])) is not None
+        if (found := _found(expert, lock.experts[name])) is not None
     }
     if base is None or not experts:
         return Inputs(None, ("base", *recipe.experts) if base is None else tuple(recipe.experts))
@@ -45,6 +45,18 @@ def _of_mergekit(lock: Lock, recipe: Recipe) -> Inputs:
     return Inputs(None if lost else recipe, lost)
 
 
+def _found(expert: Expert, locked: LockedSource) -> Expert | None:
+    """The expert where it lies now; an adapter together with its model, where it has one of its own."""
+    if expert.adapter is None:
+        model = _place(expert.ref, locked)
+        return None if model is None else expert.model_copy(update={"model": model})
+    adapter = _place(expert.adapter, locked)
+    model = None if expert.model is None or locked.under is None else _place(expert.model, locked.under)
+    if adapter is None or (expert.model is not None and model is None):
+        return None
+    return expert.model_copy(update={"adapter": adapter, "model": model})
+
+
 def _place(written: str, locked: LockedSource) -> str | None:
     if locked.revision is None:
         return next((ref for ref in (written, locked.ref) if Path(ref).exists()), None)
@@ -52,7 +64,7 @@ def _place(written: str, locked: LockedSource) -> str | None:
         return locked.path
     pinned = f"{locked.ref.partition('@')[0]}@{locked.revision}"
     try:
-        Checkpoint.open(pinned, offline=True).close()
+        place_of(pinned, offline=True)
     except CheckpointError:
         return None
     return pinned

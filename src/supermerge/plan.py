@@ -219,7 +219,7 @@ def _output_bytes(recipe: Recipe, sources: Opened) -> int:
 
 
 def _models(recipe: Recipe, sources: Opened) -> tuple[PlannedModel, ...]:
-    refs = {"base": recipe.base, **{name: str(expert.model) for name, expert in recipe.experts.items()}}
+    refs = {"base": recipe.base, **{name: expert.ref for name, expert in recipe.experts.items()}}
     return tuple(
         PlannedModel(
             name,

@@ -72,6 +72,11 @@ class Expert(_Open):
             raise ValueError("an expert needs 'model' (a path or a hub id) or 'adapter'")
         return self
 
+    @property
+    def ref(self) -> str:
+        """What makes it an expert: its adapter, or else its model."""
+        return self.adapter or str(self.model)
+
 
 class MethodChoice(_Open):
     """A method by name, with its parameters beside the name."""

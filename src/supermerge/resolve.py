@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from supermerge.assemble import Choice
-from supermerge.checkpoint import Checkpoint, Match, TensorSource, match
+from supermerge.checkpoint import Checkpoint, Match, TensorSource, match, open_expert
 from supermerge.checkpoint.config import config_for
 from supermerge.checkpoint.fitting import fitted
 from supermerge.checkpoint.vocabulary import Files
@@ -58,12 +58,7 @@ def opened(recipe: Recipe) -> Iterator[Opened]:
         base = stack.enter_context(Checkpoint.open(recipe.base))
         experts: dict[str, Checkpoint] = {}
         for name, expert in recipe.experts.items():
-            if expert.adapter is not None or expert.model is None:
-                raise RecipeError(
-                    f"experts.{name}.adapter: adapters are not read by this version",
-                    hint="Merge the adapter into its model first, and give the result as 'model'.",
-                )
-            experts[name] = stack.enter_context(Checkpoint.open(expert.model))
+            experts[name] = open_expert(expert.model, base, stack, adapter=expert.adapter)
         for checkpoint in (base, *experts.values()):
             checkpoint.side_files()  # a link out of its directory is refused now, not when it is copied
         same_tokens, notes = fitted(base, experts)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from supermerge.assemble.choice import Rules
 from supermerge.assemble.stream import merge_into
-from supermerge.checkpoint import Checkpoint, TensorInfo, match
+from supermerge.checkpoint import Checkpoint, TensorInfo, match, open_expert
 
 
 class StateDict:
@@ -38,13 +38,14 @@ def merge(
 ) -> dict[str, Tensor]:
     """Merge without data: every tensor of the base, in its dtype and order.
 
-    `base` and every expert are whatever `Checkpoint.open` takes: a state dict, an `nn.Module`, a path, a hub id.
+    `base` and every expert are whatever `Checkpoint.open` takes: a state dict, an `nn.Module`, a path, a hub id;
+    an expert may also be an adapter on the base.
     Experts without names are called "1", "2", …. `weights` and `params` are the method's (`supermerge methods NAME`).
     """
     named = experts if isinstance(experts, Mapping) else {str(i): expert for i, expert in enumerate(experts, 1)}
     with ExitStack() as stack:
         opened = stack.enter_context(Checkpoint.open(base))
-        matched = match(opened, {name: stack.enter_context(Checkpoint.open(ref)) for name, ref in named.items()})
+        matched = match(opened, {name: open_expert(ref, opened, stack) for name, ref in named.items()})
         sink = StateDict(list(opened.tensors.values()))
         merge_into(sink, method, matched, params=params, weights=weights, rules=rules, seed=seed, threads=threads)
     return sink.tensors

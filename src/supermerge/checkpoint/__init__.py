@@ -1,6 +1,7 @@
 """Bytes to tensors and back: checkpoints, matching them, and writing new ones. Knows nothing of merging."""
 
-from supermerge.checkpoint.checkpoint import Checkpoint
+from supermerge.checkpoint.adapters import open_expert
+from supermerge.checkpoint.checkpoint import Checkpoint, place_of
 from supermerge.checkpoint.chosen_rows import ChosenRows, MeanRow, Row, Run, runs
 from supermerge.checkpoint.composed import Composed
 from supermerge.checkpoint.finite import require_finite
@@ -32,6 +33,8 @@ __all__ = [
     "hash_tensor",
     "load_tensors",
     "match",
+    "open_expert",
+    "place_of",
     "require_finite",
     "runs",
     "save_tensors",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -44,6 +45,8 @@ class Checkpoint:
         revision: str | None = None,
         fingerprint: tuple[FileIdentity, ...] = (),
         borrowed: bool = False,
+        under: Checkpoint | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.label = store.label
         self.directory = directory
@@ -53,6 +56,10 @@ class Checkpoint:
         self._store = store
         self._fingerprint = fingerprint
         self._borrowed = borrowed
+        self.under = under
+        """The model that this one is an adapter on, if it is one: it gives the config and the side files that lack."""
+        self.notes = notes
+        """What the user should know of how it was opened."""
 
     @staticmethod
     def open(
@@ -79,18 +86,8 @@ class Checkpoint:
             return _in_memory(label or "tensors in memory", ref)
         if not isinstance(ref, (str, os.PathLike)):
             raise UsageError(f"a checkpoint is a path, hub id, mapping of tensors or module, not {type(ref).__name__}")
-        text = os.fspath(ref)
-        path = Path(text).expanduser()
-        if path.exists():
-            return _on_disk(label or text, path, allow_pickle=allow_pickle)
-        hub_id = HubId.parse(text) if isinstance(ref, str) else None
-        if hub_id is None:
-            raise CheckpointError(
-                f"{text}: there is no such file or directory, and it cannot be a hub id",
-                hint="Check the path (relative ones start at the current directory); a hub id is owner/name[@revision]",
-            )
-        directory = snapshot(hub_id, allow_pickle=allow_pickle, offline=offline)
-        return _on_disk(label or text, directory, allow_pickle=allow_pickle, revision=directory.name)
+        place = place_of(ref, allow_pickle=allow_pickle, offline=offline)
+        return _on_disk(label or os.fspath(ref), place.path, allow_pickle=allow_pickle, revision=place.revision)
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -115,12 +112,14 @@ class Checkpoint:
         """What `config.json` says; empty when there is none."""
         path = self.directory / "config.json" if self.directory else None
         if path is None or not path.is_file():
-            return MappingProxyType({})
+            return MappingProxyType({}) if self.under is None else self.under.config
         return MappingProxyType(read_json(inside(path.parent, path)))
 
     def side_files(self) -> list[Path]:
         """Config, tokenizer, processor and chat template files that an output made from it needs."""
-        return side_files(self.directory) if self.directory else []
+        own = side_files(self.directory) if self.directory else []
+        names = {file.name for file in own}
+        return own + [file for file in (self.under.side_files() if self.under else []) if file.name not in names]
 
     def fingerprint(self) -> tuple[FileIdentity, ...]:
         """The weights' files as they were when opened; empty when in memory."""
@@ -149,6 +148,8 @@ class Checkpoint:
             revision=self.revision,
             fingerprint=self._fingerprint,
             borrowed=True,
+            under=self.under,
+            notes=self.notes,
         )
 
     def _lent(self) -> Checkpoint:
@@ -161,6 +162,30 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a checkpoint lies; `revision` is the commit of one that comes from the hub."""
+
+    path: Path
+    revision: str | None
+
+
+def place_of(ref: str | os.PathLike[str], *, allow_pickle: bool = False, offline: bool | None = None) -> Place:
+    """The file or directory that a path or hub id names; downloaded, where it must be. Errors: `Checkpoint.open`'s."""
+    text = os.fspath(ref)
+    path = Path(text).expanduser()
+    if path.exists():
+        return Place(path, None)
+    hub_id = HubId.parse(text) if isinstance(ref, str) else None
+    if hub_id is None:
+        raise CheckpointError(
+            f"{text}: there is no such file or directory, and it cannot be a hub id",
+            hint="Check the path (relative ones start at the current directory); a hub id is owner/name[@revision]",
+        )
+    directory = snapshot(hub_id, allow_pickle=allow_pickle, offline=offline)
+    return Place(directory, directory.name)
 
 
 def _in_memory(label: str, tensors: Mapping[str, Tensor]) -> Checkpoint:

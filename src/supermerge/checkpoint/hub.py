@@ -11,6 +11,7 @@ from supermerge.errors import CheckpointError, NetworkError
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _ID = re.compile(rf"(?P<repo>(?:{_PART}/)?{_PART})(?:@(?P<revision>[A-Za-z0-9._/-]+))?")
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 FILE_SUFFIXES = (".safetensors", ".json", *PICKLES)
 
 
@@ -41,7 +42,7 @@ def snapshot(hub_id: HubId, *, allow_pickle: bool, offline: bool | None) -> Path
     Downloads what is missing unless `offline` (None: as HF_HUB_OFFLINE says). Raises CheckpointError when there is no
     such repository, revision or cached copy, NetworkError when the hub cannot be reached.
     """
-    directory = _download(hub_id, ["*.safetensors", "*.safetensors.index.json", *SIDE_FILES], offline=offline)
+    directory = _download(hub_id, [*_WEIGHTS, *SIDE_FILES], offline=offline)
     if allow_pickle and not any(directory.glob("*.safetensors")):
         directory = _download(hub_id, ["*.bin", "*.bin.index.json"], offline=offline)
     return directory

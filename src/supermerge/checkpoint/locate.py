@@ -59,7 +59,7 @@ def find_weights(directory: Path, *, allow_pickle: bool) -> Weights:
     if (directory / "adapter_config.json").is_file():
         raise CheckpointError(
             f"{directory}: holds an adapter, not a model",
-            hint="Give the model it was trained on as the expert's `model`, and this directory as its `adapter`.",
+            hint="An adapter can be an expert of the model that it was trained on, but not a base or a head.",
         )
     others = sorted(directory.glob("*.safetensors"))
     if len(others) == 1:

@@ -52,7 +52,7 @@ def match(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> Match:
     problems: dict[str, list[str]] = {name: [] for name in experts}
     _find_repeated(base, experts, problems)
     maps = {name: map_names(base.tensors, expert.tensors) for name, expert in experts.items()}
-    notes: list[str] = []
+    notes: list[str] = [note for expert in experts.values() for note in expert.notes]
     for name, expert in experts.items():
         if not problems[name]:
             _check_names(base, expert, maps[name], problems[name])

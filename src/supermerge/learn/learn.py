@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from supermerge.checkpoint import Checkpoint, Resident, TensorSource
+from supermerge.checkpoint import Checkpoint, Resident, TensorSource, open_expert
 from supermerge.errors import CheckpointError, UsageError
 from supermerge.events import emit
 from supermerge.learn.adam import Adam
@@ -86,7 +86,7 @@ def learn(
     if steps < 0 or not lr > 0:
         raise UsageError(f"steps must be at least 0 and lr above 0; found steps={steps} and lr={lr}.")
     base_source = _source(base)
-    sources = {name: _source(expert) for name, expert in experts.items()}
+    sources = {name: _expert(expert, base_source) for name, expert in experts.items()}
     mergeable = find_mergeable(model, base_source, sources)
     if residency == "memory":
         sources = {name: Resident(source) for name, source in sources.items()}
@@ -121,6 +121,13 @@ def learn(
 def _source(ref: Any) -> TensorSource:
     """Whatever `Checkpoint.open` takes is opened; a source is one already."""
     return Checkpoint.open(ref) if isinstance(ref, str | os.PathLike | Mapping | nn.Module) else ref
+
+
+def _expert(ref: Any, base: TensorSource) -> TensorSource:
+    """Paths may also name adapters on the base; like the base's, their files stay open."""
+    if isinstance(ref, str | os.PathLike) and isinstance(base, Checkpoint):
+        return open_expert(ref, base, ExitStack())
+    return _source(ref)
 
 
 def _start(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from supermerge.assemble import Nowhere, merge_into
-from supermerge.checkpoint import Checkpoint, Match
+from supermerge.checkpoint import Checkpoint, Match, open_expert
 from supermerge.checkpoint.published import require_as_published
 from supermerge.errors import SupermergeError
 from supermerge.events import Event, emit, subscribed
 from supermerge.learn.objectives import weighted_objectives
 from supermerge.plan import plan
-from supermerge.recipe import Recipe
+from supermerge.recipe import Expert, Recipe
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.numbers import size
 from supermerge.resolve import chosen_methods, learn_settings, opened
@@ -24,6 +24,8 @@ from supermerge.run.measuring import kinds_of
 from supermerge.run.prepared import Prepared, prepared
 from supermerge.run.rows import read_task_rows
 from supermerge.tasks.loadable import loading_differences
+
+Opener = Callable[[ExitStack], Checkpoint]
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 Result = TypeVar("Result")
@@ -115,18 +117,29 @@ def _settings(recipe: Recipe) -> str:
 
 def _checkpoints(diagnosis: Diagnosis, recipe: Recipe, stack: ExitStack) -> Match | None:
     """Every checkpoint by itself, then all of them together."""
-    refs = {"base": recipe.base, **{name: expert.model for name, expert in recipe.experts.items()}}
+    openers: dict[str, Opener] = {"base": _opener(recipe.base)}
+    openers |= {name: _expert_opener(expert, recipe.base) for name, expert in recipe.experts.items()}
     if recipe.mergekit is not None:
-        refs = {ref: ref for ref in recipe.mergekit.inputs}
-    alone = [diagnosis.tried(name, lambda ref=ref: _checkpoint(str(ref))) for name, ref in refs.items() if ref]
+        openers = {ref: _opener(ref) for ref in recipe.mergekit.inputs}
+    alone = [diagnosis.tried(name, lambda opener=opener: _checkpoint(opener)) for name, opener in openers.items()]
     if None in alone:
         diagnosis.skipped("base and experts together")
         return None
     return diagnosis.tried("base and experts together", lambda: _matched(recipe, stack))
 
 
-def _checkpoint(ref: str) -> tuple[str, str]:
-    with Checkpoint.open(ref) as checkpoint:
+def _opener(ref: str) -> Opener:
+    return lambda stack: stack.enter_context(Checkpoint.open(ref))
+
+
+def _expert_opener(expert: Expert, base: str) -> Opener:
+    return lambda stack: open_expert(expert.model, _opener(base)(stack), stack, adapter=expert.adapter)
+
+
+def _checkpoint(opener: Opener) -> tuple[str, str]:
+    with ExitStack() as stack:
+        checkpoint = opener(stack)
+        ref = checkpoint.label
         checkpoint.side_files()
         files = [file.path for file in checkpoint.fingerprint()]
         published = require_as_published(files)

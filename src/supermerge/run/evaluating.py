@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from supermerge.checkpoint import Checkpoint, match
+from supermerge.checkpoint import match, open_expert
 from supermerge.errors import RecipeError
 from supermerge.recipe import Recipe
 from supermerge.run.prepared import prepared
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 def evaluate(model: Any, recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Score]:
     """The score of `model` on every task of `recipe` that has test rows.
 
-    `model` is whatever `Checkpoint.open` takes: it gives the backbone, the heads are those of the recipe. Raises
+    `model` is whatever `merge` takes for an expert: it gives the backbone, the heads are those of the recipe. Raises
     CheckpointError where it does not fit the base, RecipeError where no task has test rows.
     """
     from supermerge.tasks.evaluate import evaluate_source
 
-    with prepared(Recipe.of(recipe)) as ready, Checkpoint.open(model) as checkpoint:
+    with ExitStack() as stack:
+        ready = stack.enter_context(prepared(Recipe.of(recipe)))
+        checkpoint = open_expert(model, ready.opened.base, stack)
         bench = ready.require_bench("evaluate")
         rows = {task: rows.test for task, rows in ready.rows.items() if rows.test}
         if not rows:

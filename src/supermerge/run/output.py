@@ -14,7 +14,7 @@ from supermerge.assemble import Assembled, Choice, Sink, merge_into, output_info
 from supermerge.checkpoint import Checkpoint, ShardWriter
 from supermerge.lock import Lock, LockedOutput, LockedSource, hash_file
 from supermerge.methods import get
-from supermerge.recipe import Recipe
+from supermerge.recipe import Expert, Recipe
 from supermerge.report.provenance import Provenance
 from supermerge.resolve import Opened
 from supermerge.run.environment import versions
@@ -83,7 +83,6 @@ def write_lock(directory: Path, recipe: Recipe, sources: Opened, assembled: Asse
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.suffix != ".jsonl"
     }
-    refs = {name: str(expert.model) for name, expert in recipe.experts.items()}
     base_hashes, expert_hashes = _read_hashes(sources, assembled)
     lock = Lock(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,7 +92,7 @@ def write_lock(directory: Path, recipe: Recipe, sources: Opened, assembled: Asse
         recipe=hash_file(directory / "recipe.yaml"),
         base=_locked(recipe.base, sources.base, base_hashes),
         experts={
-            name: _locked(refs[name], checkpoint, expert_hashes.get(name, {}))
+            name: _locked_expert(recipe.experts[name], checkpoint, expert_hashes.get(name, {}))
             for name, checkpoint in sources.experts.items()
         },
         output=LockedOutput(files=files, tensors=hashes),
@@ -117,6 +116,13 @@ def _read_hashes(sources: Opened, assembled: Assembled) -> tuple[Hashes, dict[st
     return found.pop("", {}), found
 
 
+def _locked_expert(expert: Expert, checkpoint: Checkpoint, hashes: dict[str, str]) -> LockedSource:
+    locked = _locked(expert.ref, checkpoint, hashes)
+    if checkpoint.under is None or expert.model is None or expert.adapter is None:
+        return locked
+    return locked.model_copy(update={"under": _locked(expert.model, checkpoint.under, {})})
+
+
 def _locked(ref: str, checkpoint: Checkpoint, hashes: dict[str, str]) -> LockedSource:
     path = None if checkpoint.directory is None else os.path.abspath(checkpoint.directory)
     return LockedSource(ref=ref, path=path, revision=checkpoint.revision, tensors=hashes)
@@ -126,7 +132,7 @@ def provenance(recipe: Recipe, sources: Opened, target: Path) -> Provenance:
     """What card and page credit; local paths as seen from `target`, as in the recipe.yaml beside them."""
     method = get(recipe.method.name)
     refs = {recipe.base: sources.base} | {
-        str(recipe.experts[name].model): checkpoint for name, checkpoint in sources.experts.items()
+        recipe.experts[name].ref: checkpoint for name, checkpoint in sources.experts.items()
     }
     hub_ids = frozenset(ref for ref, checkpoint in refs.items() if checkpoint.revision is not None)
 
@@ -135,7 +141,7 @@ def provenance(recipe: Recipe, sources: Opened, target: Path) -> Provenance:
 
     return Provenance(
         base=seen(recipe.base),
-        experts={name: seen(str(expert.model)) for name, expert in recipe.experts.items()},
+        experts={name: seen(expert.ref) for name, expert in recipe.experts.items()},
         hub_ids=hub_ids,
         method_title=method.title,
         paper=method.paper,

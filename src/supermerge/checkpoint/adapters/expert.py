@@ -1,0 +1,94 @@
+"""Opening an expert: a checkpoint of its own, or an adapter on a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from supermerge.checkpoint.adapters.adapted import Adapted
+from supermerge.checkpoint.adapters.fitting import Fitting
+from supermerge.checkpoint.adapters.parts import read_parts
+from supermerge.checkpoint.adapters.settings import CONFIG_NAME, AdapterSettings, is_adapter, read_settings
+from supermerge.checkpoint.checkpoint import Checkpoint, Place, place_of
+from supermerge.checkpoint.files import identify, open_safetensors
+from supermerge.checkpoint.locate import inside, refuse_pickle
+from supermerge.errors import CheckpointError
+
+WEIGHTS_NAME = "adapter_model.safetensors"
+_EMBEDDINGS = ("embed_tokens.", "wte.", "word_embeddings.", "shared.")
+
+
+def open_expert(ref: Any, base: Checkpoint, stack: ExitStack, *, adapter: str | None = None) -> Checkpoint:
+    """Open an expert of `base`; `stack` closes it.
+
+    `ref` is whatever `Checkpoint.open` takes, or the directory or hub id of an adapter on `base`. With `adapter` it is
+    that adapter on `ref`, or on `base` where `ref` is None. An adapter is seen as the model that it makes: the names of
+    the model's tensors, dense values. Raises CheckpointError as `Checkpoint.open`, and where an adapter is of a kind
+    that is not read, does not fit, or lies on a quantised model.
+    """
+    if adapter is not None:
+        model = base if ref is None else stack.enter_context(Checkpoint.open(ref))
+        return _adapted(adapter, place_of(adapter), model, stack)
+    if isinstance(ref, str | os.PathLike):
+        place = place_of(ref)
+        if is_adapter(place.path):
+            return _adapted(os.fspath(ref), place, base, stack)
+    return stack.enter_context(Checkpoint.open(ref))
+
+
+def _adapted(label: str, place: Place, model: Checkpoint, stack: ExitStack) -> Checkpoint:
+    settings = read_settings(place.path)
+    if model.config.get("quantization_config"):
+        raise CheckpointError(
+            f"{model.label}: is quantised, and the adapter {label} adds to weights that are not",
+            hint="Give the model without quantisation as the base (or as the expert's 'model'), or dequantise it: "
+            "`dequantize()`, then `save_pretrained()` of transformers.",
+        )
+    weights = _weights(place.path)
+    store = open_safetensors(label, [weights])
+    stack.callback(store.close)
+    parts = read_parts(label, store.tensors)
+    if not store.tensors:
+        raise CheckpointError(f"{weights}: holds no tensors", hint="Check that it is the adapter you mean.")
+    changed = Fitting(model, store, settings, parts).work_out()
+    status = weights.stat()
+    return Checkpoint(
+        Adapted(label, model, store, changed),
+        identity=(model.identity, status.st_dev, status.st_ino),
+        directory=place.path,
+        revision=place.revision,
+        fingerprint=(*model.fingerprint(), *store.identities, identify(settings.path)),
+        borrowed=True,
+        under=model,
+        notes=tuple(_notes(label, model, settings, changed)),
+    )
+
+
+def _weights(directory: Path) -> Path:
+    weights = directory / WEIGHTS_NAME
+    if weights.is_file():
+        return inside(directory, weights)
+    pickle = directory / "adapter_model.bin"
+    if pickle.is_file():
+        refuse_pickle(pickle)
+    raise CheckpointError(
+        f"{directory}: has {CONFIG_NAME} and no {WEIGHTS_NAME}", hint="Copy or download the adapter again."
+    )
+
+
+def _notes(label: str, model: Checkpoint, settings: AdapterSettings, changed: Mapping[str, Any]) -> list[str]:
+    notes: list[str] = []
+    trained_on = settings.trained_on
+    if trained_on is not None and _last_part(trained_on) != _last_part(model.label):
+        notes.append(f"adapter {label}: its config says that it was trained on {trained_on}, not on {model.label}")
+    tied = [name for name in changed if any(part in name for part in _EMBEDDINGS)]
+    if model.config.get("tie_word_embeddings") and tied and "lm_head.weight" not in model.tensors:
+        notes.append(f"adapter {label}: changes {tied[0]}, which the model also uses as its output, so both change")
+    return notes
+
+
+def _last_part(ref: str) -> str:
+    return Path(ref.partition("@")[0].rstrip("/")).name.lower()

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from peft_models import CASES, Trained, save_adapter, save_base
+
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Callable[[str], Trained]:
+    """`trained(name of a case)`: its base and its adapter, written by transformers and peft."""
+
+    def make(name: str, seed: int = 1) -> Trained:
+        case = copy.deepcopy(CASES[name])
+        base, adapter = tmp_path / f"base-{case.model.__name__}", tmp_path / f"adapter-{seed}-{name.replace(' ', '-')}"
+        state = save_base(base, case.model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            save_adapter(adapter, case, state, seed)
+        return Trained(base, adapter, case, state)
+
+    return make
