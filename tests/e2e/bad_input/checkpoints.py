@@ -75,11 +75,6 @@ def code_in_a_pickle(tiny: Path) -> None:
     (tiny / "experts" / "mood" / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch merged'\ntR.")
 
 
-def adapter(tiny: Path) -> None:
-    (tiny / MOOD).rename(tiny / "experts" / "mood" / "adapter_model.safetensors")
-    (tiny / "experts" / "mood" / "adapter_config.json").write_text("{}")
-
-
 def two_files(tiny: Path) -> None:
     shutil.copy(tiny / MOOD, tiny / "experts" / "mood" / "a.safetensors")
     (tiny / MOOD).rename(tiny / "experts" / "mood" / "b.safetensors")
@@ -159,7 +154,6 @@ CASES = [
     Case("a path that is no hub id either", recipe(base="no such:model"), 4, ("no such:model", "hub id")),
     Case("a hub id, offline and not in the cache", recipe(base="nobody/nothing"), 4, ("nobody/nothing", "offline")),
     Case("a text file for a model", recipe(base="./data/mood.valid.jsonl"), 4, ("mood.valid.jsonl", "weights")),
-    Case("an adapter for a model", adapter, 4, ("experts/mood", "adapter")),
     Case("two files and no index", two_files, 4, ("experts/mood", "2 safetensors files")),
     Case("a file of no tensors", empty_checkpoint, 4, ("mood", "no tensors")),
     Case("a file of no bytes", text(b"", MOOD), 4, (MOOD, "0 bytes")),

@@ -18,6 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import adapters
 import checkpoints
 import commands
 import examples
@@ -30,6 +31,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "bad-input.md"
 SECTIONS = {
     "Recipes": recipes.CASES,
     "Checkpoints": checkpoints.CASES,
+    "Adapters": adapters.CASES,
     "Examples": examples.CASES,
     "Commands, outputs and results": commands.CASES,
 }

@@ -7,20 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from peft_models import CASES, Trained, save_adapter, save_base
 
 
-
 @pytest.fixture
-def trained(tmp_path: Path) -> Callable[[str], Trained]:
-    """`trained(name of a case)`: its base and its adapter, written by transformers and peft."""
+def trained(tmp_path: Path) -> Callable[..., Trained]:
+    """`trained(name of a case, seed)`: its base, written once, and its adapter, by transformers and peft."""
+    states: dict[Path, dict[str, Tensor]] = {}
 
     def make(name: str, seed: int = 1) -> Trained:
         case = copy.deepcopy(CASES[name])
         base, adapter = tmp_path / f"base-{case.model.__name__}", tmp_path / f"adapter-{seed}-{name.replace(' ', '-')}"
-        state = save_base(base, case.model)
+        if base not in states:
+            states[base] = save_base(base, case.model)
+        state = states[base]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             save_adapter(adapter, case, state, seed)

@@ -1,4 +1,4 @@
-"""Tiny models and adapters on them, trained by drawing every trainable number at random: peft writes and judges them."""
+"""Tiny models and adapters on them, trained by drawing every number at random: peft writes and judges them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bert() -> PreTrainedModel:
             num_hidden_layers=2,
             num_attention_heads=2,
             intermediate_size=24,
-            num_labels=3,
+            id2label={0: "a", 1: "b", 2: "c"},
         )
     )
 
@@ -71,8 +71,6 @@ def t5() -> PreTrainedModel:
             d_ff=24,
             num_layers=2,
             num_heads=2,
-            decoder_start_token_id=0,
-            tie_word_embeddings=False,
         )
     )
 

@@ -106,7 +106,7 @@ def test_refuses_what_does_not_fit(models: dict[str, Any], tmp_path: Path, monke
         ({"method": {"name": "ties", "density": 2}}, RecipeError, "density"),
         ({"method": {"name": "supermerge", "step": 3}}, RecipeError, "unknown parameter 'step'"),
         ({"rules": [{"match": "*", "method": "supermerge"}]}, RecipeError, "asks for supermerge, which learns"),
-        ({"experts": {"a": {"adapter": "x"}}}, RecipeError, "adapters are not read"),
+        ({"experts": {"a": {"adapter": "/nowhere/x"}}}, CheckpointError, "/nowhere/x"),
         ({"base": "/nowhere/base"}, CheckpointError, "/nowhere/base"),
     ],
 )

@@ -14,7 +14,7 @@ from supermerge.checkpoint.adapters.parts import read_parts
 from supermerge.checkpoint.adapters.settings import CONFIG_NAME, AdapterSettings, is_adapter, read_settings
 from supermerge.checkpoint.checkpoint import Checkpoint, Place, place_of
 from supermerge.checkpoint.files import identify, open_safetensors
-from supermerge.checkpoint.locate import inside, refuse_pickle
+from supermerge.checkpoint.locate import inside
 from supermerge.errors import CheckpointError
 
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -71,11 +71,9 @@ def _weights(directory: Path) -> Path:
     weights = directory / WEIGHTS_NAME
     if weights.is_file():
         return inside(directory, weights)
-    pickle = directory / "adapter_model.bin"
-    if pickle.is_file():
-        refuse_pickle(pickle)
     raise CheckpointError(
-        f"{directory}: has {CONFIG_NAME} and no {WEIGHTS_NAME}", hint="Copy or download the adapter again."
+        f"{directory}: has {CONFIG_NAME} and no {WEIGHTS_NAME}",
+        hint="Copy or download the adapter again; one in adapter_model.bin, a pickle, must be saved again by PEFT.",
     )
 
 

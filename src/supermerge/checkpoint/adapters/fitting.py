@@ -40,7 +40,8 @@ class Fitting:
                 self._rescale(name, roles["scales"])
             else:
                 self._add(module, name, roles)
-        self._require_targets()
+        if not self.problems:
+            self._require_targets()
         self._raise()
         return self.changed
 
