@@ -46,6 +46,7 @@ class Checkpoint:
         fingerprint: tuple[FileIdentity, ...] = (),
         borrowed: bool = False,
         under: Checkpoint | None = None,
+        config: Mapping[str, Any] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.label = store.label
@@ -57,7 +58,8 @@ class Checkpoint:
         self._fingerprint = fingerprint
         self._borrowed = borrowed
         self.under = under
-        """The model that this one is an adapter on, if it is one: it gives the config and the side files that lack."""
+        """The model that this one is an adapter on, if it is one: it gives the side files that lack."""
+        self._config = config or {}
         self.notes = notes
         """What the user should know of how it was opened."""
 
@@ -109,10 +111,10 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """What `config.json` says; empty when there is none."""
+        """What `config.json` says; an adapter's is mostly that of its model; empty when there is none."""
         path = self.directory / "config.json" if self.directory else None
         if path is None or not path.is_file():
-            return MappingProxyType({}) if self.under is None else self.under.config
+            return MappingProxyType(dict(self._config))
         return MappingProxyType(read_json(inside(path.parent, path)))
 
     def side_files(self) -> list[Path]:
@@ -149,6 +151,7 @@ class Checkpoint:
             fingerprint=self._fingerprint,
             borrowed=True,
             under=self.under,
+            config=self._config,
             notes=self.notes,
         )
 

@@ -37,7 +37,9 @@ def _reference(written: Any) -> Any:
 
 
 def _no_adapters(reference: str) -> str:
-    return f"{reference!r}: adapters are not read by this version; merge it into its model, and name the result"
+    return (
+        f"{reference!r}: adapters are not read in recipes of mergekit's; merge it into its model, and name the result"
+    )
 
 
 def _dtype(written: Any) -> Any:

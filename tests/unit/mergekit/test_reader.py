@@ -84,7 +84,7 @@ REFUSED = {
     SLICES.replace("[0, 2]", "[2, 2]"): "holds no layers",
     SLICES.replace("[{", "[{model: b, layer_range: [0, 3]}, {"): "have 3, 2 layers",
     SLICES + "  residual_weight: 0.5\n": "residual_weight: mergekit reads this key and does nothing",
-    "models: [{model: a+b}]\nmerge_method: passthrough\n": "'a+b': adapters are not read by this version",
+    "models: [{model: a+b}]\nmerge_method: passthrough\n": "'a+b': adapters are not read in recipes of mergekit's",
     "models: [{model: {model: a, lora: b}}]\nmerge_method: passthrough\n": "adapters are not read",
     "models: [{model: {model: a, override_architecture: X}}]\nmerge_method: passthrough\n": "override_architecture",
     "models: [{model: a}, {model: a}]\nmerge_method: karcher\n": "'a' is listed twice",

@@ -8,13 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from supermerge.checkpoint.adapters.adapted import Adapted
+from supermerge.checkpoint.adapters.adapted import Adapted, Changed
 from supermerge.checkpoint.adapters.fitting import Fitting
 from supermerge.checkpoint.adapters.parts import read_parts
 from supermerge.checkpoint.adapters.settings import CONFIG_NAME, AdapterSettings, is_adapter, read_settings
 from supermerge.checkpoint.checkpoint import Checkpoint, Place, place_of
 from supermerge.checkpoint.files import identify, open_safetensors
 from supermerge.checkpoint.locate import inside
+from supermerge.checkpoint.source import TensorSource
 from supermerge.errors import CheckpointError
 
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -63,6 +64,7 @@ def _adapted(label: str, place: Place, model: Checkpoint, stack: ExitStack) -> C
         fingerprint=(*model.fingerprint(), *store.identities, identify(settings.path)),
         borrowed=True,
         under=model,
+        config=_config(model, store, changed),
         notes=tuple(_notes(label, model, settings, changed)),
     )
 
@@ -77,7 +79,19 @@ def _weights(directory: Path) -> Path:
     )
 
 
-def _notes(label: str, model: Checkpoint, settings: AdapterSettings, changed: Mapping[str, Any]) -> list[str]:
+def _config(model: Checkpoint, adapter: TensorSource, changed: Mapping[str, Changed]) -> dict[str, Any]:
+    """The model's config, with as many classes as the narrowest matrix of the head that the adapter brings."""
+    head = [adapter.tensors[what.stored[1]].shape for name, what in changed.items() if name not in model.tensors]
+    counts = [shape[0] for shape in head if len(shape) == 2]
+    config = dict(model.config)
+    if counts and len(config.get("id2label") or ()) != min(counts):
+        config["num_labels"] = min(counts)
+        for names in ("id2label", "label2id"):
+            config.pop(names, None)
+    return config
+
+
+def _notes(label: str, model: Checkpoint, settings: AdapterSettings, changed: Mapping[str, Changed]) -> list[str]:
     notes: list[str] = []
     trained_on = settings.trained_on
     if trained_on is not None and _last_part(trained_on) != _last_part(model.label):

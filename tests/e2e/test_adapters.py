@@ -1,0 +1,110 @@
+"""An expert that is an adapter with a head of its own, through every command: as its dense equivalent."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from supermerge import compare, evaluate, run
+from supermerge.checkpoint import Checkpoint, open_expert
+from supermerge.lock import Lock
+from supermerge.recipe import Recipe
+from supermerge.run.checking import check
+from supermerge.run.doctor import doctor
+from supermerge.verify import verify
+
+SETTINGS = {
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 4,
+    "target_modules": ["query", "value"],
+    "modules_to_save": ["classifier", "pooler"],
+    "task_type": "SEQ_CLS",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same expert twice: recipes in which it is an adapter, and in which it is a model."""
+
+    directory: Path
+    adapter: Recipe
+    model: Recipe
+
+
+def factored(base: Path, expert: Path, directory: Path) -> Path:
+    """The best adapter of rank 4 in place of an expert: singular vectors of its task vectors, and its head."""
+    ours, theirs = load_file(base / "model.safetensors"), load_file(expert / "model.safetensors")
+    tensors = {f"base_model.model.{name}": theirs[name] for name in theirs if name.removeprefix("bert.") not in ours}
+    for name in (name for name in ours if name.endswith(("query.weight", "value.weight"))):
+        u, s, v = torch.linalg.svd(theirs[f"bert.{name}"] - ours[name])
+        module = f"base_model.model.bert.{name.removesuffix('.weight')}"
+        tensors[f"{module}.lora_A.weight"] = v[:4].contiguous()
+        tensors[f"{module}.lora_B.weight"] = (u[:, :4] * s[:4]).contiguous()
+    directory.mkdir()
+    save_file(tensors, directory / "adapter_model.safetensors")
+    (directory / "adapter_config.json").write_text(json.dumps(SETTINGS))
+    return directory
+
+
+@pytest.fixture
+def pair(tiny: Path) -> Pair:
+    adapter, dense = factored(tiny / "base", tiny / "experts" / "mood", tiny / "lora"), tiny / "dense"
+    with ExitStack() as stack:
+        expert = open_expert(adapter, stack.enter_context(Checkpoint.open(tiny / "base")), stack)
+        dense.mkdir()
+        save_file({name: expert.read(name).clone() for name in expert.tensors}, dense / "model.safetensors")
+        (dense / "config.json").write_text(json.dumps(dict(expert.config)))
+    shared = ["method.steps=3", "tasks.mood.labels=[good, bad]"]
+    return Pair(
+        tiny,
+        Recipe.load(tiny / "recipe.yaml", [*shared, "experts.mood={adapter: lora}"]),
+        Recipe.load(tiny / "recipe.yaml", [*shared, "experts.mood={model: dense}"]),
+    )
+
+
+def test_a_run_learns_scores_and_proves_the_same(pair: Pair) -> None:
+    runs = [run(recipe, output=pair.directory / name) for name, recipe in (("a", pair.adapter), ("b", pair.model))]
+    files = [load_file(result.directory / "model.safetensors") for result in runs]
+    assert all(torch.equal(tensor, files[1][name]) for name, tensor in files[0].items())
+    heads = [load_file(result.directory / "heads" / "mood" / "model.safetensors") for result in runs]
+    assert heads[0].keys() == heads[1].keys()
+    assert all(torch.equal(tensor, heads[1][name]) for name, tensor in heads[0].items())
+    scores = [[model.scores for model in result.results.models] for result in runs]
+    assert scores[0] == scores[1]
+    assert Lock.read(runs[0].directory).experts["mood"].ref == str(pair.directory / "lora")
+    assert verify(runs[0].directory).inputs == ("base", "topic", "mood")
+    assert check(runs[0].directory)
+
+
+def test_an_adapter_is_scored_and_compared(pair: Pair) -> None:
+    scores = [evaluate(pair.directory / place, pair.adapter) for place in ("lora", "dense")]
+    assert scores[0] == scores[1]
+    results = [
+        compare(recipe, ["ties"], pair.directory / name) for name, recipe in (("a", pair.adapter), ("b", pair.model))
+    ]
+    tables = [[model.scores for model in result.results.models] for result in results]
+    assert tables[0] == tables[1]
+
+
+def test_the_doctor_opens_adapters(pair: Pair) -> None:
+    assert not [finding for finding in doctor(pair.adapter).findings if finding.status != "ok"]
+
+
+def test_classes_are_counted_in_the_head(pair: Pair) -> None:
+    path = pair.directory / "lora" / "adapter_model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    for part in ("weight", "bias"):
+        head = f"base_model.model.classifier.{part}"
+        tensors[head] = torch.cat([tensors[head]] * 3)
+    path.unlink()
+    save_file(tensors, path)
+    with ExitStack() as stack:
+        base = stack.enter_context(Checkpoint.open(pair.directory / "base"))
+        assert open_expert(path.parent, base, stack).config["num_labels"] == 6
