@@ -50,7 +50,7 @@ def stored_statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
             if KINDS[kind].elementwise:
                 total += 4 * info.numel
             elif len(info.shape) == 2:
-                total += 4 * info.shape[-1] ** 2
+                total += 4 * info.shape[-1 if KINDS[kind].side == "inputs" else 0] ** 2
     return total
 
 

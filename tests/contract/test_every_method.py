@@ -94,6 +94,10 @@ ROWS |= {
 ROWS |= {
     "fisher": Row(one_expert={}, identical={}),
     "regmean": Row(one_expert={}, identical={}),
+    "mats": Row(
+        one_expert={"subspace": "inputs", "tolerance": 1e-9}, identical={"subspace": "inputs", "tolerance": 1e-9}
+    ),
+    "gradient_matching": Row(one_expert={}),
 }
 STATIC = sorted(ROWS)
 
@@ -103,7 +107,10 @@ class Drawn(Measured):
 
     def of(self, kinds, context, shape):
         values = {
-            kind: [self.one(kind, expert, context, shape) for expert in context.experts]
+            kind: [
+                self.one(kind, expert, context, shape)
+                for expert in (["base"] if KINDS[kind].of_base else context.experts)
+            ]
             for kind in kinds
             if KINDS[kind].elementwise or len(context.shape) == 2
         }
@@ -115,7 +122,8 @@ class Drawn(Measured):
         if KINDS[kind].elementwise:
             flat = torch.rand(math.prod(context.shape), generator=draw) ** 4
             return flat[context.offset : context.offset + math.prod(shape)].view(shape)
-        rows = torch.randn(2 * context.shape[-1] + 1, context.shape[-1], generator=draw)
+        side = context.shape[-1 if KINDS[kind].side == "inputs" else 0]
+        rows = torch.randn(2 * side + 1, side, generator=draw)
         return rows.T @ rows / len(rows)
 
 

@@ -5,6 +5,7 @@ import torch
 
 from supermerge.checkpoint import Checkpoint
 from supermerge.errors import DataError, RecipeError
+from supermerge.events import subscribed
 from supermerge.methods import get
 from supermerge.statistics import Stored
 from supermerge.statistics.stored import Part
@@ -83,6 +84,41 @@ class TestFisher:
             get("fisher").bind({"weights": [1, -1]})
 
 
+class TestGradientMatching:
+    @pytest.mark.parametrize(
+        ("scale", "base_size", "expected"), [(1, 1, 1.2), (0.5, 1, 1.0), (1, 0, 1.25)], ids=["one", "half", "no base"]
+    )
+    def test_worked_example(self, scale, base_size, expected):
+        params = {"estimator": "exact", "scale": scale, "base_size": base_size, "prior": 0}
+        measured = given(fisher_exact=[[3], [1]], base_fisher_exact=[[1]])
+        assert_close(merged("gradient_matching", params, [0], [[2], [-1]], measured), [expected])
+
+    def test_sizes_multiply_the_mean(self):
+        params = {"estimator": "exact", "sizes": [30, 10], "base_size": 10}
+        measured = given(fisher_exact=[[0.1], [0.1]], base_fisher_exact=[[0.1]])
+        assert_close(merged("gradient_matching", params, [0], [[2], [-1]], measured), [1.2])
+
+    def test_experts_without_information_give_task_arithmetic(self):
+        measured = given(fisher_exact=[[0, 0], [0, 0]], base_fisher_exact=[[1, 0]])
+        params = {"estimator": "exact", "scale": 0.3}
+        base, taus = [1, 2], [[1, 0], [0, 2]]
+        found = merged("gradient_matching", params, base, taus, measured)
+        expected = get("task_arithmetic").bind({"scale": 0.3}).merge(torch.tensor([1.0, 2]), torch.tensor(taus).float())
+        assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+
+    def test_a_base_without_information_gives_fisher_merging(self):
+        h = [[0.2, 3, 1], [1, 1, 5]]
+        measured = given(fisher_exact=h, base_fisher_exact=[[0, 0, 0]])
+        base, taus = [1, 2, 3], [[1, -1, 2], [0.5, 2, 0]]
+        found = merged("gradient_matching", {"estimator": "exact", "prior": 0}, base, taus, measured)
+        assert torch.allclose(found, merged("fisher", PLAIN, base, taus, measured), rtol=0, atol=1e-6)
+
+    def test_without_information_and_prior_tasks_count_alike(self):
+        params, nothing = {"estimator": "exact", "prior": 0}, given(fisher_exact=[[0], [0]], base_fisher_exact=[[0]])
+        found = merged("gradient_matching", params, [0], [[2], [-1]], nothing)
+        assert_close(found, [0.5])
+
+
 def turned(base, taus):
     return [list(row) for row in zip(*base, strict=True)], [[list(r) for r in zip(*t, strict=True)] for t in taus]
 
@@ -135,3 +171,101 @@ class TestRegMean:
     def test_a_tensor_without_gram_takes_the_mean(self):
         empty = Stored({"gram": [Part(Checkpoint.open({"x": torch.ones(1)}), 1.0)] * 2})
         assert_close(merged("regmean", {}, [1], [[1], [5]], empty), [4.0])
+
+
+A1, B1, EYE, SWAP = [[2.0, 0], [0, 1]], [[1.0, 0], [0, 2]], [[1.0, 0], [0, 1]], [[0.0, 1], [1, 0]]
+EXACTLY = {"tolerance": 1e-10}
+
+
+class TestMats:
+    def kronecker(self, a, b, **options):
+        return given(gram=a, gradient_gram_empirical=b, **options)
+
+    def test_worked_example(self):
+        found = merged("mats", EXACTLY, [[0, 0], [0, 0]], [EYE, SWAP], self.kronecker([A1, EYE], [B1, EYE]))
+        assert_close(found, [[2 / 3, 0.5], [0.2, 2 / 3]])  # W, the transpose of X
+
+    def test_a_weight_with_its_inputs_first_is_x_itself(self):
+        measured = self.kronecker([A1, EYE], [B1, EYE], inputs_first=["weight"])
+        assert_close(merged("mats", EXACTLY, [[0, 0], [0, 0]], [EYE, SWAP], measured), [[2 / 3, 0.2], [0.5, 2 / 3]])
+
+    def drawn(self, sides=(3, 3), k=2):
+        draw = torch.Generator().manual_seed(1)
+        out, inputs = sides
+        matrices = []
+        for n in (inputs, out):
+            rows = torch.randn(k, 2 * n, n, generator=draw)
+            matrices.append([each.T @ each / len(each) for each in rows])
+        return torch.randn(k, out, inputs, generator=draw), *matrices
+
+    @pytest.mark.parametrize("sides", [(3, 3), (2, 4)])
+    def test_it_is_the_solution_of_the_kronecker_system(self, sides):
+        taus, a, b = self.drawn(sides)
+        bound = get("mats").bind(EXACTLY).with_statistics(self.kronecker(a, b))
+        system = sum(torch.kron(x.double(), y.double()) for x, y in zip(a, b, strict=True))
+        right = sum((x.double() @ tau.double().T @ y.double()).flatten() for x, y, tau in zip(a, b, taus, strict=True))
+        expected = torch.linalg.solve(system, right).view(sides[1], sides[0]).T.float()
+        assert torch.allclose(bound.merge(torch.zeros(sides), taus), expected, rtol=0, atol=1e-6)
+
+    def test_without_outputs_it_is_regmean(self):
+        taus, a, _ = self.drawn((2, 4))
+        measured = given(gram=a)
+        ours = get("mats").bind({"subspace": "inputs", **EXACTLY}).with_statistics(measured)
+        theirs = get("regmean").bind({"keep": 1, "ridge": 0}).with_statistics(measured)
+        assert torch.allclose(ours.merge(torch.ones(2, 4), taus), theirs.merge(torch.ones(2, 4), taus), atol=1e-5)
+
+    def test_with_identities_for_outputs_it_is_regmean(self):
+        taus, a, _ = self.drawn((2, 4))
+        ours = get("mats").bind(EXACTLY).with_statistics(self.kronecker(a, [torch.eye(2)] * 2))
+        theirs = get("regmean").bind({"keep": 1, "ridge": 0}).with_statistics(given(gram=a))
+        assert torch.allclose(ours.merge(torch.ones(2, 4), taus), theirs.merge(torch.ones(2, 4), taus), atol=1e-5)
+
+    def test_with_identities_for_both_it_is_the_mean(self):
+        measured = self.kronecker([EYE, EYE], [EYE, EYE])
+        assert_close(merged("mats", EXACTLY, [[0, 0], [0, 0]], [EYE, SWAP], measured), [[0.5, 0.5], [0.5, 0.5]])
+
+    def test_with_the_diagonal_it_is_fisher_merging(self):
+        measured = given(fisher_empirical=[[1], [3]])
+        assert_close(merged("mats", {"subspace": "fisher", **EXACTLY}, [0], [[1], [5]], measured), [4.0])
+
+    def test_without_iterations_it_is_the_start(self):
+        measured = self.kronecker([A1, EYE], [B1, EYE])
+        found = merged("mats", {"iterations": 0, "start": 0.5}, [[1, 1], [1, 1]], [EYE, SWAP], measured)
+        assert_close(found, [[1.5, 1.5], [1.5, 1.5]])
+
+    def test_what_no_task_is_sensitive_to_keeps_its_start(self):
+        measured = given(gram=[[[1, 0], [0, 0]], [[3, 0], [0, 0]]])
+        found = merged("mats", {"subspace": "inputs", "start": 0.25}, ZERO, [[[1, 1]], [[5, 5]]], measured)
+        assert_close(found, [[4.0, 1.5]], 1e-5)
+
+    def test_one_converged_expert_is_returned(self):
+        taus, a, b = self.drawn((2, 4), k=1)
+        bound = get("mats").bind(EXACTLY).with_statistics(self.kronecker(a, b))
+        assert torch.allclose(bound.merge(torch.zeros(2, 4), taus), taus[0], rtol=0, atol=1e-5)
+
+    def test_the_error_falls_in_the_norm_of_the_system(self):
+        taus, a, b = self.drawn((3, 4))
+        system = sum(torch.kron(x.double(), y.double()) for x, y in zip(a, b, strict=True))
+        found = [
+            get("mats").bind({"iterations": n, "tolerance": 0}).with_statistics(self.kronecker(a, b)).merge(
+                torch.zeros(3, 4), taus
+            )
+            for n in (0, 1, 2, 3, 5, 8, 30)
+        ]
+        wrong = [(each - found[-1]).double().T.flatten() for each in found[:-1]]
+        errors = [float(each @ system @ each) for each in wrong]
+        assert errors == sorted(errors, reverse=True)
+        assert errors[-1] < 1e-2 * errors[0]
+
+    def test_what_has_not_converged_is_said(self):
+        taus, a, b = self.drawn((3, 4))
+        said = []
+        with subscribed(said.append):
+            get("mats").bind({"iterations": 2}).with_statistics(self.kronecker(a, b)).merge(torch.zeros(3, 4), taus)
+        assert "tensor 'weight': conjugate gradients stopped after 2 iterations" in said[0].fields["message"]
+
+    @pytest.mark.parametrize("wrong", [float("nan"), -1.0])
+    def test_what_cannot_converge_is_refused(self, wrong):
+        measured = given(gram=[[[wrong, 0], [0, wrong]], [[0, 0], [0, 0]]])
+        with pytest.raises(DataError, match=r"tensor 'weight': conjugate gradients do not converge"):
+            merged("mats", {"subspace": "inputs"}, ZERO, [[[1, 1]], [[5, 5]]], measured)

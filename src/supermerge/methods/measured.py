@@ -17,20 +17,34 @@ from supermerge.methods.context import Context
 class Kind:
     """One kind of statistic.
 
-    An `elementwise` one has the shape of the tensor that it belongs to and may be read in pieces; another one is a
-    matrix that belongs to a linear layer. `labelled` says that it cannot be measured without labels.
+    With side `elements` it has the shape of the tensor that it belongs to and may be read in pieces; with `inputs` or
+    `outputs` it is a square matrix that belongs to the weight of a linear layer. `labelled` says that it cannot be
+    measured without labels, `of_base` that it is measured of the base, on the examples of all tasks.
     """
 
-    elementwise: bool
-    labelled: bool
+    side: Literal["elements", "inputs", "outputs"]
     words: str
+    labelled: bool = False
+    of_base: bool = False
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether it has the shape of its tensor."""
+        return self.side == "elements"
 
 
 KINDS: Mapping[str, Kind] = {
-    "fisher_exact": Kind(True, False, "the mean over examples of Σ_y p(y|x) (∂ log p(y|x) / ∂θ)²"),
-    "fisher_sampled": Kind(True, False, "the same with one y drawn from p(y|x) per example"),
-    "fisher_empirical": Kind(True, True, "the same with the example's own label for y"),
-    "gram": Kind(False, False, "of a linear layer, the mean over tokens of x xᵀ, x its input"),
+    "fisher_exact": Kind("elements", "the mean over examples of Σ_y p(y|x) (∂ log p(y|x) / ∂θ)²"),
+    "fisher_sampled": Kind("elements", "the same with one y drawn from p(y|x) per example"),
+    "fisher_empirical": Kind("elements", "the same with the example's own label for y", labelled=True),
+    "base_fisher_exact": Kind("elements", "fisher_exact of the base", of_base=True),
+    "base_fisher_sampled": Kind("elements", "fisher_sampled of the base", of_base=True),
+    "base_fisher_empirical": Kind("elements", "fisher_empirical of the base", labelled=True, of_base=True),
+    "gram": Kind("inputs", "of a linear layer, the mean over tokens of x xᵀ, x its input"),
+    "gradient_gram_sampled": Kind(
+        "outputs", "of a linear layer, the mean over tokens of g gᵀ, g = ∂ log p(y|x) / ∂ output, y drawn from p(y|x)"
+    ),
+    "gradient_gram_empirical": Kind("outputs", "the same with the example's own label for y", labelled=True),
 }
 
 Estimator = Literal["exact", "sampled", "empirical"]
@@ -41,9 +55,10 @@ Estimator = Literal["exact", "sampled", "empirical"]
 class Statistics:
     """The statistics of one tensor, or of the piece of it at hand.
 
-    `values[kind]` has one tensor per expert; a kind that the tensor has none of (a Gram matrix of a bias) is not in
-    it. `sizes[kind]` are the root mean squares over all of an expert's elements of that kind. `inputs_first` says that
-    the tensor is a linear layer's weight stored as [inputs, outputs] (GPT-2), not [outputs, inputs].
+    `values[kind]` has one tensor per expert (one in all for the base's kinds); a kind that the tensor has none of (a
+    Gram matrix of a bias) is not in it. `sizes[kind]` are the root mean squares over all of an expert's elements of
+    that kind. `inputs_first` says that the tensor is a linear layer's weight stored as [inputs, outputs] (GPT-2), not
+    [outputs, inputs].
     """
 
     values: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
@@ -68,10 +83,14 @@ class Even(Measured):
 
     def of(self, kinds: Sequence[str], context: Context, shape: Sequence[int]) -> Statistics:
         """Ones in the shape of the piece, identities for matrices."""
-        k = len(context.experts)
         found = {
-            kind: [torch.ones(*shape) if KINDS[kind].elementwise else torch.eye(context.shape[-1])] * k
+            kind: [torch.ones(*shape) if KINDS[kind].elementwise else torch.eye(_side(kind, context))]
+            * (1 if KINDS[kind].of_base else len(context.experts))
             for kind in kinds
             if KINDS[kind].elementwise or len(context.shape) == 2
         }
-        return Statistics(found, {kind: [1.0] * k for kind in kinds})
+        return Statistics(found, {kind: [1.0] * len(context.experts) for kind in kinds})
+
+
+def _side(kind: str, context: Context) -> int:
+    return context.shape[-1 if KINDS[kind].side == "inputs" else 0]

@@ -36,14 +36,14 @@ class LearningRows(Protocol):
 def chosen_rows(
     kind: str, bench: Workbench, expert: str, rows: Mapping[str, LearningRows], seed: int
 ) -> dict[str, list[Row]]:
-    """Task → rows, for the tasks of `expert`; empty where they have none at all.
+    """Task → rows, for the tasks of `expert`, or for all tasks where it is the base's; empty where they have none.
 
     A statistic that needs labels has the labelled rows, another one the unlabelled rows, or the labelled ones where
     there are no others. Raises DataError where a task has rows, but none with labels for a statistic that needs them.
     """
     found: dict[str, list[Row]] = {}
     for task, spec in bench.specs.items():
-        if spec.expert != expert or task not in rows:
+        if (spec.expert != expert and not KINDS[kind].of_base) or task not in rows:
             continue
         labelled, unlabelled = rows[task].labelled, rows[task].unlabelled
         needs_labels = KINDS[kind].labelled or spec.is_generation

@@ -95,9 +95,10 @@ def only_file(kind: str, expert: str, checkpoint: Checkpoint) -> Path:
     if len(beside) == 1:
         return beside[0]
     found = f"{len(beside)} files of them lie beside it" if beside else "none lie beside it"
+    who = f"expert {expert!r}" if expert else "the base"
     raise DataError(
-        f"expert {expert!r}: no task has examples to measure {kind} on, and {found} ({checkpoint.label}/statistics).",
-        hint=f"Give a task with expert {expert!r} validation or unlabelled examples"
+        f"{who}: no task has examples to measure {kind} on, and {found} ({checkpoint.label}/statistics).",
+        hint=f"Give a task {f'with {who} ' if expert else ''}validation or unlabelled examples"
         + (", or leave one file." if beside else "."),
     )
 

@@ -40,6 +40,6 @@ def data_fingerprint(kind: str, bench: Workbench, rows: Mapping[str, Sequence[Ro
             hasher.update(f"{name}\0{hash_tensor(tensor.cpu())}\n".encode())
         for row in part:
             hasher.update(f"{row.hash}\0{row.label if KINDS[kind].labelled else ''!r}\n".encode())
-    if kind == "fisher_sampled":
+    if kind.endswith("_sampled"):
         hasher.update(str(seed).encode())
     return hasher.hexdigest()

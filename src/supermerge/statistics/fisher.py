@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from blake3 import blake3
 from torch import Tensor
 
-from supermerge.events import emit
-from supermerge.statistics.likelihood import terms
+from supermerge.statistics.likelihood import said
 
 if TYPE_CHECKING:
     from supermerge.tasks.encode import Example
@@ -27,23 +25,12 @@ def diagonal_fisher(
     """
     parameters = {name: one for name, one in bench.model.named_parameters() if one.requires_grad}
     found = {name: torch.zeros_like(one, dtype=torch.float32) for name, one in parameters.items()}
+    for term, weight, left in said(bench, kind, examples, seed):
+        gradients = torch.autograd.grad(term, list(parameters.values()), retain_graph=left > 0, allow_unused=True)
+        for total, gradient in zip(found.values(), gradients, strict=True):
+            if gradient is not None:
+                total.addcmul_(gradient, gradient, value=weight)
     count = sum(len(part) for part in examples.values())
-    done = 0
-    for task, part in examples.items():
-        for position, example in enumerate(part):
-            key = "\0".join((str(seed), kind, task, str(position)))
-            draw = torch.Generator().manual_seed(int.from_bytes(blake3(key.encode()).digest(length=7), "little"))
-            logits, targets = bench.places(task, bench.batch(task, [example]))
-            said = terms(kind, bench.specs[task].type, logits, targets, draw)
-            for left, (term, weight) in zip(range(len(said) - 1, -1, -1), said, strict=True):
-                gradients = torch.autograd.grad(
-                    term, list(parameters.values()), retain_graph=left > 0, allow_unused=True
-                )
-                for total, gradient in zip(found.values(), gradients, strict=True):
-                    if gradient is not None:
-                        total.addcmul_(gradient, gradient, value=weight)
-            done += 1
-            emit("progress", phase="statistics", done=done, total=count, unit="examples")
     for total in found.values():
         total /= count
     return found

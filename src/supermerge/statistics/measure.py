@@ -12,6 +12,7 @@ from torch import Tensor
 
 from supermerge.checkpoint import Checkpoint, TensorSource
 from supermerge.events import emit, phase
+from supermerge.methods import KINDS
 from supermerge.statistics.examples import LearningRows, chosen_rows, encoded
 from supermerge.statistics.file import About, checked, directories, file_name, only_file, root_mean_square, save
 from supermerge.statistics.fingerprints import data_fingerprint, model_fingerprint
@@ -27,15 +28,16 @@ class _Measuring:
     """`sources` are the experts under the base's names, `checkpoints` the same as they are stored."""
 
     bench: Workbench | None
-    base: TensorSource
+    base: Checkpoint
     sources: Mapping[str, TensorSource]
     checkpoints: Mapping[str, Checkpoint]
     rows: Mapping[str, LearningRows]
     seed: int
 
     def file(self, kind: str, expert: str) -> Path:
-        """The file of `kind` of `expert`, checked; made where there is none."""
-        source, checkpoint = self.sources[expert], self.checkpoints[expert]
+        """The file of `kind` of `expert` ("" for the base), checked; made where there is none."""
+        source = self.sources[expert] if expert else self.base
+        checkpoint = self.checkpoints[expert] if expert else self.base
         rows = chosen_rows(kind, self.bench, expert, self.rows, self.seed) if self.bench else {}
         if self.bench is None or not rows:
             path = only_file(kind, expert, checkpoint)
@@ -49,7 +51,7 @@ class _Measuring:
             if path.exists():
                 checked(path, kind, source, data)
                 return path
-        with phase("statistics", expert=expert, statistic=kind):
+        with phase("statistics", expert=expert or "base", statistic=kind):
             tensors, turned = self._measured(kind, self.bench, source, rows)
         examples = sum(len(part) for part in rows.values())
         size = root_mean_square(list(tensors.values()))
@@ -63,7 +65,9 @@ class _Measuring:
             names=tuple(names),
         )
         save(places[0], about, tensors)
-        emit("note", message=f"{kind} of {expert}, measured on {examples} examples, is kept in {places[0]}")
+        emit(
+            "note", message=f"{kind} of {expert or 'the base'}, measured on {examples} examples, is kept in {places[0]}"
+        )
         return places[0]
 
     def _measured(
@@ -72,6 +76,7 @@ class _Measuring:
         """Tensors by file name, and the names of the weights that have their inputs first."""
         from supermerge.statistics.filed import elementwise_by_file, layerwise_by_file
         from supermerge.statistics.fisher import diagonal_fisher
+        from supermerge.statistics.gradient_gram import gradient_grams
         from supermerge.statistics.gram import input_grams
 
         bench.load(source)
@@ -81,13 +86,15 @@ class _Measuring:
             by_file = layerwise_by_file(bench.binding, grams)
             stored = layerwise_by_file(bench.binding, {name: grams[name] for name in turned})
             return by_file, tuple(stored)
+        if KINDS[kind].side == "outputs":
+            return layerwise_by_file(bench.binding, gradient_grams(bench, kind, examples, self.seed)), ()
         return elementwise_by_file(bench.binding, diagonal_fisher(bench, kind, examples, self.seed), self.base), ()
 
 
 def measure(
     kinds: Iterable[str],
     bench: Workbench | None,
-    base: TensorSource,
+    base: Checkpoint,
     sources: Mapping[str, TensorSource],
     checkpoints: Mapping[str, Checkpoint],
     rows: Mapping[str, LearningRows],
@@ -104,7 +111,7 @@ def measure(
     parts: dict[str, list[Part]] = {}
     for kind in kinds:
         parts[kind] = []
-        for expert in sources:
+        for expert in [""] if KINDS[kind].of_base else sources:
             path = work.file(kind, expert)
             about = About.read(path)
             stored = files.enter_context(Checkpoint.open(path))

@@ -19,6 +19,7 @@ from supermerge.statistics import Stored, measure
 from supermerge.statistics.examples import encoded, unpadded
 from supermerge.statistics.filed import elementwise_by_file
 from supermerge.statistics.fisher import diagonal_fisher
+from supermerge.statistics.gradient_gram import gradient_grams
 from supermerge.statistics.gram import input_grams
 from supermerge.statistics.likelihood import terms
 from supermerge.tasks.binding import Binding
@@ -150,6 +151,29 @@ class TestGram:
         assert [event.fields["message"] for event in said if event.kind == "warning"] == [
             "tasks.task: statistics of 2 examples say little about 3 classes."
         ]
+
+
+@pytest.mark.parametrize("case", ["bert"], indirect=True)
+def test_gradient_grams_are_the_mean_over_tokens_of_squared_output_gradients(bench: Any) -> None:
+    ours = bench()
+    kind, examples = "gradient_gram_empirical", {"task": ours.encode("task", ROWS)}
+    found = gradient_grams(ours, kind, examples, 0)
+    # A bias has the sum over the tokens as its gradient; one token makes that the gradient of the output itself.
+    one = {"task": ours.encode("task", [Row("o:1", texts=("d",), label=0)])}
+    alone = gradient_grams(ours, kind, one, 0)
+    ours.supervised_loss("task", ours.collate("task", [Row("o:1", texts=("d",), label=0)])).backward()
+    biases = dict(ours.model.named_parameters())
+    for name, value in alone.items():
+        g = biases[name.replace(".weight", ".bias")].grad
+        torch.testing.assert_close(value, torch.outer(g, g), rtol=1e-4, atol=1e-9)
+    assert found.keys() == alone.keys()
+    # Padding counts nowhere: 6 + 3 + 1 + 3 tokens, each example by itself.
+    parts = [gradient_grams(ours, kind, {"task": ours.encode("task", [row])}, 0) for row in ROWS]
+    name = "encoder.layer.1.output.dense.weight"
+    tokens = [3, 1, 6, 3]
+    expected = sum(part[name] * n for part, n in zip(parts, tokens, strict=True)) / sum(tokens)
+    torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-9)
+    assert not any(module._forward_hooks for module in ours.heads["task"].module.modules())
 
 
 @pytest.mark.parametrize("case", ["gpt2"], indirect=True)
@@ -289,6 +313,12 @@ class TestMeasure:
             save_file(tensors, path, metadata={"supermerge_statistics": json.dumps(about)})
         with ExitStack() as files, pytest.raises(CheckpointError, match=path.name):
             self.measured(case, bench, "gram", Rows(ROWS), files)
+
+    def test_what_is_measured_of_the_base_lies_beside_it(self, case: Any, bench: Any) -> None:
+        with ExitStack() as files:
+            self.measured(case, bench, "base_fisher_exact", Rows(ROWS), files)
+        assert [path.name.split("-")[0] for path in (case.base_dir / "statistics").iterdir()] == ["base_fisher_exact"]
+        assert self.kept(case) == []
 
     def test_a_loss_with_labels_needs_them(self, case: Any, bench: Any) -> None:
         with ExitStack() as files, pytest.raises(DataError, match=r"tasks.task: fisher_empirical needs labelled"):
