@@ -54,7 +54,8 @@ class Checkpoint:
         self.revision = revision
         self.identity = identity
         """Equal for two checkpoints exactly if they read the same files, or the same memory."""
-        self._store = store
+        self.store = store
+        """What gives its tensors."""
         self._fingerprint = fingerprint
         self._borrowed = borrowed
         self.under = under
@@ -94,20 +95,20 @@ class Checkpoint:
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor by name, in the order that is quickest to read."""
-        return self._store.tensors
+        return self.store.tensors
 
     @property
     def bytes_read(self) -> int:
         """Bytes of tensors read so far."""
-        return self._store.bytes_read
+        return self.store.bytes_read
 
     def read(self, name: str, rows: slice | None = None, *, buffer: Buffer | None = None) -> Tensor:
         """The tensor, or a range of its first dimension, in storage dtype: [*shape] or [rows, *shape[1:]]."""
-        return self._store.read(name, rows, buffer=buffer)
+        return self.store.read(name, rows, buffer=buffer)
 
     def read_flat(self, name: str, start: int, stop: int, *, buffer: Buffer | None = None) -> Tensor:
         """Elements start to stop of the flattened tensor, in storage dtype: [stop - start]."""
-        return self._store.read_flat(name, start, stop, buffer=buffer)
+        return self.store.read_flat(name, start, stop, buffer=buffer)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -138,8 +139,8 @@ class Checkpoint:
 
     def close(self) -> None:
         """Let go of its files, unless another checkpoint opened them; harmless when done twice."""
-        if not self._borrowed and isinstance(self._store, FileStore | MemoryStore):
-            self._store.close()
+        if not self._borrowed and isinstance(self.store, FileStore | MemoryStore):
+            self.store.close()
 
     def through(self, view: TensorSource, *, identity: object = None) -> Checkpoint:
         """This checkpoint with the tensors that `view` gives; its files stay open when the one given back is closed."""
@@ -156,7 +157,7 @@ class Checkpoint:
         )
 
     def _lent(self) -> Checkpoint:
-        return self.through(self._store)
+        return self.through(self.store)
 
     def __enter__(self) -> Self:
         return self

@@ -84,9 +84,7 @@ def _opened(merge: MergeDocument, models: Mapping[str, Model]) -> OpenedMerge:
     )
 
 
-def _matched(
-    merge: MergeDocument, plan: Layout, sources: Mapping[str, Checkpoint]
-) -> tuple[Match, list[str]]:
+def _matched(merge: MergeDocument, plan: Layout, sources: Mapping[str, Checkpoint]) -> tuple[Match, list[str]]:
     """The match of what is merged, and the names of its positions, the base's ("") first."""
     first = next(iter(plan.origins.values()))
     if plan.layers is None:

@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from supermerge.checkpoint.adapters.changes import Change, Rows, Stored
+from supermerge.checkpoint.adapters.changes import Changed, Fitted, Rows, Stored
+from supermerge.checkpoint.adapters.settings import AdapterSettings
+from supermerge.checkpoint.checkpoint import Checkpoint
 from supermerge.checkpoint.source import Buffer, TensorInfo, TensorSource, check_flat, info_of, row_range
 
 _BLOCK = 1 << 16  # elements worked out at once: in float64 they fit into a processor's cache
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A tensor that differs from the model's: `change` applied to `stored`, or `stored` itself."""
-
-    stored: Stored
-    change: Change | None = None
-
-
 class Adapted:
-    """A TensorSource like `model`, with the tensors in `changed` instead of its own or beside them.
+    """A TensorSource like `model`, with the tensors in `fitted.changed` instead of its own or beside them.
 
     Values are worked out in float64 in blocks of whole rows whose places depend on the shape alone, and rounded once,
     to fp32 (fp64 where the model's are): what is read in pieces is, bit for bit, what is read at once.
     """
 
-    def __init__(self, label: str, model: TensorSource, adapter: TensorSource, changed: Mapping[str, Changed]) -> None:
-        self.label = label
-        self._model, self._adapter, self._changed = model, adapter, dict(changed)
+    def __init__(
+        self, label: str, model: Checkpoint, adapter: TensorSource, settings: AdapterSettings, fitted: Fitted
+    ) -> None:
+        self.label, self.model, self.adapter, self.settings, self.fitted = label, model, adapter, settings, fitted
         infos = dict(model.tensors)
-        for name, what in self._changed.items():
+        for name, what in fitted.changed.items():
             infos[name] = _info(name, what)
         self._infos = MappingProxyType(infos)
         self._loaded = threading.local()
@@ -48,7 +43,7 @@ class Adapted:
     @property
     def bytes_read(self) -> int:
         """Bytes that the model, to anyone, and the adapter have given so far."""
-        return self._model.bytes_read + self._adapter.bytes_read
+        return self.model.bytes_read + self.adapter.bytes_read
 
     def read(self, name: str, rows: slice | None = None, *, buffer: Buffer | None = None) -> Tensor:
         """The tensor, or a range of its first dimension, in the dtype of its info."""
@@ -57,9 +52,9 @@ class Adapted:
 
     def read_flat(self, name: str, start: int, stop: int, *, buffer: Buffer | None = None) -> Tensor:
         """Elements start to stop of the flattened tensor, in the dtype of its info."""
-        info, what = info_of(self, name), self._changed.get(name)
+        info, what = info_of(self, name), self.fitted.changed.get(name)
         if what is None:
-            return self._model.read_flat(name, start, stop, buffer=buffer)
+            return self.model.read_flat(name, start, stop, buffer=buffer)
         check_flat(info, start, stop)
         if what.change is None:
             return what.stored[0].read_flat(what.stored[1], start, stop, buffer=buffer)

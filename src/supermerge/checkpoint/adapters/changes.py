@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,10 +38,20 @@ class LowRank:
     scale: float
     transposed: bool
 
+    @property
+    def rank(self) -> int:
+        """r, from the header."""
+        source, name = self.left
+        return source.tensors[name].shape[0 if self.transposed else 1]
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Read s · L [rows, r] and R [r, columns], in float64."""
+        left, right = (_matrix(stored, self.transposed) for stored in (self.left, self.right))
+        return left * self.scale, right
+
     def load(self, blocks: Callable[[], Iterable[Tensor]]) -> Rows:
         """Read both factors."""
-        left, right = (_matrix(stored, self.transposed) for stored in (self.left, self.right))
-        left = left * self.scale
+        left, right = self.factors()
 
         def rows(values: Tensor, first: int) -> Tensor:
             return values + left[first : first + len(values)] @ right
@@ -103,6 +113,26 @@ class Shifted:
         """Read the shift."""
         shift = _vector(self.shift)[:, None] * self.scale
         return lambda values, first: values + shift[first : first + len(values)]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A tensor that differs from the model's: `change` applied to `stored`, or `stored` itself."""
+
+    stored: Stored
+    change: Change | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What an adapter makes of a model.
+
+    `changed`: name in the model -> what becomes of it. `trained`: the same names -> those of the model, without PEFT's
+    prefix, in which the adapter was trained.
+    """
+
+    changed: Mapping[str, Changed]
+    trained: Mapping[str, str]
 
 
 def _matrix(stored: Stored, transposed: bool) -> Tensor:

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from supermerge.checkpoint.adapters.adapted import Adapted, Changed
+from supermerge.checkpoint.adapters.adapted import Adapted
+from supermerge.checkpoint.adapters.changes import Changed
 from supermerge.checkpoint.adapters.fitting import Fitting
 from supermerge.checkpoint.adapters.parts import read_parts
 from supermerge.checkpoint.adapters.settings import CONFIG_NAME, AdapterSettings, is_adapter, read_settings
@@ -54,18 +55,18 @@ def _adapted(label: str, place: Place, model: Checkpoint, stack: ExitStack) -> C
     parts = read_parts(label, store.tensors)
     if not store.tensors:
         raise CheckpointError(f"{weights}: holds no tensors", hint="Check that it is the adapter you mean.")
-    changed = Fitting(model, store, settings, parts).work_out()
+    fitted = Fitting(model, store, settings, parts).work_out()
     status = weights.stat()
     return Checkpoint(
-        Adapted(label, model, store, changed),
+        Adapted(label, model, store, settings, fitted),
         identity=(model.identity, status.st_dev, status.st_ino),
         directory=place.path,
         revision=place.revision,
         fingerprint=(*model.fingerprint(), *store.identities, identify(settings.path)),
         borrowed=True,
         under=model,
-        config=_config(model, store, changed),
-        notes=tuple(_notes(label, model, settings, changed)),
+        config=_config(model, store, fitted.changed),
+        notes=tuple(_notes(label, model, settings, fitted.changed)),
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from supermerge.checkpoint.adapters.adapted import Changed
-from supermerge.checkpoint.adapters.changes import Directed, LowRank, Rescaled, Shifted, Stored
+from supermerge.checkpoint.adapters.changes import Changed, Directed, Fitted, LowRank, Rescaled, Shifted, Stored
 from supermerge.checkpoint.adapters.parts import Parts, changed_tensors
 from supermerge.checkpoint.adapters.settings import AdapterSettings
 from supermerge.checkpoint.names import map_names, pattern
@@ -26,8 +25,8 @@ class Fitting:
         named = map_names(model.tensors, changed_tensors(parts, adapter.tensors)).names
         self._names = {trained: name for name, trained in named.items()}
 
-    def work_out(self) -> dict[str, Changed]:
-        """Model name -> what becomes of it. CheckpointError where the adapter does not fit."""
+    def work_out(self) -> Fitted:
+        """What becomes of the model. CheckpointError where the adapter does not fit."""
         for trained, stored in self._parts.whole.items():
             self._replace(trained, stored)
         for module, roles in self._parts.factors.items():
@@ -43,7 +42,8 @@ class Fitting:
         if not self.problems:
             self._require_targets()
         self._raise()
-        return self.changed
+        trained = {name: trained for trained, name in self._names.items()}
+        return Fitted(self.changed, {name: trained.get(name, name) for name in self.changed})
 
     def _replace(self, trained: str, stored: str) -> None:
         name = self._names.get(trained)
