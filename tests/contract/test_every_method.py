@@ -171,7 +171,10 @@ def matched(base, experts):
         experts={name: Checkpoint.open(tensors) for name, tensors in experts.items()},
         merged=floating,
         copied=[name for name in base if name not in floating],
-        heads={}, prefixes={}, tied={}, notes=[],
+        heads={},
+        prefixes={},
+        tied={},
+        notes=[],
     )
 
 
@@ -388,8 +391,11 @@ def test_the_seed_of_python_s_hashes_changes_nothing():
     code = f"import runpy; print(runpy.run_path({__file__!r})['digest']())"
     outcomes = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("0", "1", "42")
     }

@@ -36,12 +36,24 @@ def mixtral() -> PreTrainedModel:
 def qwen_vl() -> PreTrainedModel:
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     vision = {
-        "depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4,
-        "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3,
+        "depth": 2,
+        "embed_dim": 16,
+        "hidden_size": 16,
+        "num_heads": 2,
+        "mlp_ratio": 2,
+        "patch_size": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "in_channels": 3,
     }
     config = transformers.Qwen2VLConfig(
-        text_config={**DECODER, "rope_parameters": rope}, vision_config=vision, tie_word_embeddings=True,
-        image_token_id=3, video_token_id=4, vision_start_token_id=5, vision_end_token_id=6,
+        text_config={**DECODER, "rope_parameters": rope},
+        vision_config=vision,
+        tie_word_embeddings=True,
+        image_token_id=3,
+        video_token_id=4,
+        vision_start_token_id=5,
+        vision_end_token_id=6,
     )
     return transformers.Qwen2VLForConditionalGeneration(config)
 
@@ -60,10 +72,23 @@ def t5() -> PreTrainedModel:
 
 def whisper() -> PreTrainedModel:
     config = transformers.WhisperConfig(
-        vocab_size=48, num_mel_bins=8, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, max_source_positions=16,
-        max_target_positions=16, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3,
-        suppress_tokens=None, begin_suppress_tokens=None,
+        vocab_size=48,
+        num_mel_bins=8,
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        max_source_positions=16,
+        max_target_positions=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=3,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
     )
     return transformers.WhisperForConditionalGeneration(config)
 

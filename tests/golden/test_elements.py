@@ -17,10 +17,18 @@ EXAMPLES = {
     "consensus of two, scale": ("consensus", {"scale": 0.5}, [1] * 4, [ONE, TWO], [1, 1.5, 0, 1]),
     # With threshold 1 the masks are (1, 0, 0, 0) and (0, 1, 1, 1).
     "consensus of one, threshold 1": (
-        "consensus", {"scale": 1, "tasks": 1, "threshold": 1}, [0] * 4, [ONE, TWO], [4, 1, -2, 1],
+        "consensus",
+        {"scale": 1, "tasks": 1, "threshold": 1},
+        [0] * 4,
+        [ONE, TWO],
+        [4, 1, -2, 1],
     ),
     "consensus of two, threshold 1": (
-        "consensus", {"scale": 1, "threshold": [1, 1]}, [0] * 4, [ONE, TWO], [0, 0, 0, 0],
+        "consensus",
+        {"scale": 1, "threshold": [1, 1]},
+        [0] * 4,
+        [ONE, TWO],
+        [0, 0, 0, 0],
     ),
     "consensus of none is task arithmetic": ("consensus", {"scale": 1, "tasks": 0}, [0] * 4, [ONE, TWO], [4, 1, -2, 1]),
     "consensus of more than all is the base": ("consensus", {"tasks": 3}, [5] * 4, [ONE, TWO], [5] * 4),
@@ -30,15 +38,26 @@ EXAMPLES = {
     "ramplus": ("ramplus", {}, [0] * 3, [[1, 0, 2], [0, 3, 4]], [1.02, 3.06, 3]),
     "ramplus, per tensor": ("ramplus", {"per": "tensor"}, [0] * 3, [[1, 0, 2], [0, 3, 4]], [1.02, 3.06, 3]),
     "ramplus, below the limit": (
-        "ramplus", {"rate": 1, "limit": 5}, [0] * 3, [[1, 1, 2], [0, 0, 4]], [1.5, 1.5, 3],
+        "ramplus",
+        {"rate": 1, "limit": 5},
+        [0] * 3,
+        [[1, 1, 2], [0, 0, 4]],
+        [1.5, 1.5, 3],
     ),
     # Importances 0.3279 twice and 0 twice: the threshold 0 + 1.5 · 0.3279 keeps nothing.
     "arcee fusion, nothing stands out": (
-        "arcee_fusion", {}, [[0, 0], [0, 0]], [[[1, -1], [0, 0]]], [[0, 0], [0, 0]],
+        "arcee_fusion",
+        {},
+        [[0, 0], [0, 0]],
+        [[[1, -1], [0, 0]]],
+        [[0, 0], [0, 0]],
     ),
     # Importances: 0.3279 in the first row, 0.1 · 0.00498 in the second, else 0: the quartiles are 0, 0 and 0.000498.
     "arcee fusion, the large change stands out": (
-        "arcee_fusion", {}, [[0, 0]] * 5, [[[1, -1], [0.1, -0.1], [0, 0], [0, 0], [0, 0]]],
+        "arcee_fusion",
+        {},
+        [[0, 0]] * 5,
+        [[[1, -1], [0.1, -0.1], [0, 0], [0, 0], [0, 0]]],
         [[1, -1], [0, 0], [0, 0], [0, 0], [0, 0]],
     ),
 }

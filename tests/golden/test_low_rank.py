@@ -34,11 +34,21 @@ EXAMPLES = {
     "knots, nothing dropped": ("knots", {**WHOLE, "merge": "dare_ties"}, ZERO, ACROSS, [[1.5, 0], [0.5, 0]]),
     "knots, vectors are averaged": ("knots", {"scale": 1}, [1, 1], [[1, 0], [0, 3]], [1.5, 2.5]),
     "core_space, one expert": ("core_space", {}, diag(1, 1), [[[1, 2], [3, 4]]], [[2, 2], [3, 5]]),
-    "core_space, orthogonal experts add up": ("core_space", {}, ZERO4, [diag(0, 2, 0, 0), diag(0, 0, 0, 3)],
-                                              diag(0, 2, 0, 3)),
+    "core_space, orthogonal experts add up": (
+        "core_space",
+        {},
+        ZERO4,
+        [diag(0, 2, 0, 0), diag(0, 0, 0, 3)],
+        diag(0, 2, 0, 3),
+    ),
     # The mean of two singular values, 4 and 2, of a core of 2 × 2; over all four directions it would be 1.5.
-    "core_space, iso_c": ("core_space", {"merge": "iso_c"}, ZERO4, [diag(4, 0, 0, 0), diag(0, 2, 0, 0)],
-                          diag(3, 3, 0, 0)),
+    "core_space, iso_c": (
+        "core_space",
+        {"merge": "iso_c"},
+        ZERO4,
+        [diag(4, 0, 0, 0), diag(0, 2, 0, 0)],
+        diag(3, 3, 0, 0),
+    ),
     "core_space, ties": ("core_space", {**WHOLE, "merge": "ties"}, ZERO, ACROSS, [[1.5, 0], [0.5, 0]]),
     "core_space, vectors are averaged": ("core_space", {"scale": 2}, [1, 1], [[1, 0], [0, 3]], [2, 4]),
     "larv, outside layers the merge as it is": ("larv", {"merge": "sum"}, ZERO, [diag(1, 2), diag(3, 0)], diag(4, 2)),
@@ -106,7 +116,10 @@ def test_depth_counts_inside_a_stack():
     layers = {"encoder.layer.0", "encoder.layer.2", "encoder.layer.10", "decoder.layer.0"}
     found = {layer: depth(layer, layers) for layer in layers}
     assert found == {
-        "encoder.layer.0": 1 / 3, "encoder.layer.2": 2 / 3, "encoder.layer.10": 1, "decoder.layer.0": 1,
+        "encoder.layer.0": 1 / 3,
+        "encoder.layer.2": 2 / 3,
+        "encoder.layer.10": 1,
+        "decoder.layer.0": 1,
     }
 
 

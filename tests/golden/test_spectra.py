@@ -30,7 +30,10 @@ EXAMPLES = {
     # The stacked vectors are e1, e1: one direction, not a second that an SVD would make up.
     "tsv_m, equal experts count once": ("tsv_m", {}, ZERO, [diag(2, 0), diag(2, 0)], diag(2, 0)),
     "tsv_m, no shared direction": (
-        "tsv_m", {}, ZERO4, [[[1, 2, 0, 0], [3, 4, 0, 0], [0] * 4, [0] * 4], diag(0, 0, 5, 6)],
+        "tsv_m",
+        {},
+        ZERO4,
+        [[[1, 2, 0, 0], [3, 4, 0, 0], [0] * 4, [0] * 4], diag(0, 0, 5, 6)],
         [[1, 2, 0, 0], [3, 4, 0, 0], [0, 0, 5, 0], [0, 0, 0, 6]],
     ),
     "tsv_m, vectors are averaged": ("tsv_m", {"scale": 2}, [1, 1], [[1, 0], [0, 3]], [2, 4]),
@@ -41,13 +44,21 @@ EXAMPLES = {
     "iso_cts, everything common is iso_c": ("iso_cts", {"common": 1}, ZERO, [diag(4, 0), diag(0, 2)], diag(3, 3)),
     # Common 8 and 2, own 1 and none of two: σ̄ = 11 / 4 in three directions.
     "iso_cts, half common": (
-        "iso_cts", {"common": 0.5}, ZERO4, [diag(4, 1, 0, 0), diag(4, 0, 2, 0)], diag(2.75, 2.75, 2.75, 0),
+        "iso_cts",
+        {"common": 0.5},
+        ZERO4,
+        [diag(4, 1, 0, 0), diag(4, 0, 2, 0)],
+        diag(2.75, 2.75, 2.75, 0),
     ),
     "cart, orthogonal experts are recovered": ("cart", {"scale": 1}, ZERO3, THREE, diag(6, 4, 5)),
     "cart, everything kept is the average": ("cart", {"density": 1}, ZERO3, THREE, diag(2, 4 / 3, 5 / 3)),
     "cart, two experts are the average": ("cart", {"scale": 7}, ZERO, [[[4, 1], [0, 2]], ZERO], [[2, 0.5], [0, 1]]),
     "cart, everything kept is the average for any scale": (
-        "cart", {"density": 1, "scale": -5}, ZERO3, THREE, diag(2, 4 / 3, 5 / 3),
+        "cart",
+        {"density": 1, "scale": -5},
+        ZERO3,
+        THREE,
+        diag(2, 4 / 3, 5 / 3),
     ),
     "cart, one expert": ("cart", {}, diag(1, 1), [[[1, 2], [3, 4]]], [[2, 2], [3, 5]]),
     "svc, equal experts are counted once": ("svc", {"scale": 1}, ZERO, [diag(3, 1)] * 4, diag(3, 1)),
@@ -66,7 +77,11 @@ EXAMPLES = {
     "wudi, orthogonal rows add up": ("wudi", {"solver": "closed"}, ZERO, [diag(2, 0), diag(0, 3)], diag(2, 3)),
     # Adam's first steps have the length of the rate: 100 · 0.001 towards [[1, 1], [0, 0]].
     "wudi, adam's first steps": (
-        "wudi", {"steps": 1, "lr": 0.1}, ZERO, [FLAT, UPPER], [[1.9, 0.9], [0, 0]],
+        "wudi",
+        {"steps": 1, "lr": 0.1},
+        ZERO,
+        [FLAT, UPPER],
+        [[1.9, 0.9], [0, 0]],
     ),
     "wudi, vectors keep the base": ("wudi", {}, [1, 1], [[1, 2], [3, 4]], [1, 1]),
     "wudi, vectors averaged": ("wudi", {"rest": "mean"}, [1, 1], [[1, 2], [3, 4]], [3, 4]),
@@ -77,7 +92,11 @@ EXAMPLES = {
     # Two equal experts: λ = 2, from 2 τ towards τ by 1 − exp(−2 time).
     "swudi, equal experts": ("swudi", {"time": 0.5}, ZERO, [FLAT, FLAT], [[1 + math.exp(-1), 0], [0, 0]]),
     "doge, no steps: every task at the same length": (
-        "doge", {"steps": 0, "density": 1}, [[0, 0]], [[[3, 4]], [[0, 2]]], [[0.042, 0.056 + 0.07]],
+        "doge",
+        {"steps": 0, "density": 1},
+        [[0, 0]],
+        [[[3, 4]], [[0, 2]]],
+        [[0.042, 0.056 + 0.07]],
     ),
     "doge, only the largest": ("doge", {"steps": 0, "density": 0.4}, [[0, 0]], [[[3, 4]]], [[0, 0.056]]),
     "doge, vectors keep the base": ("doge", {}, [1, 2], [[3, 4]], [1, 2]),

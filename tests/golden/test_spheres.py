@@ -21,10 +21,18 @@ EXAMPLES = {
     "nuslerp, on task vectors": ("nuslerp", {}, [5, 5], [[1, 0], [0, 1]], [5 + H, 5 + H]),
     "nuslerp, weights 2 to 1": ("nuslerp", {"weights": [2, 1]}, [0, 0], [[1, 0], [0, 1]], [R3 / 2, 0.5]),
     "nuslerp, along rows": (
-        "nuslerp", {"along": "last"}, [[0, 0], [0, 0]], [[[1, 0], [1, 0]], [[0, 1], [3, 0]]], [[H, H], [2, 0]],
+        "nuslerp",
+        {"along": "last"},
+        [[0, 0], [0, 0]],
+        [[[1, 0], [1, 0]], [[0, 1], [3, 0]]],
+        [[H, H], [2, 0]],
     ),
     "nuslerp, along columns": (
-        "nuslerp", {"along": "first"}, [[0, 0], [0, 0]], [[[1, 1], [0, 0]], [[0, 3], [1, 0]]], [[H, 2], [H, 0]],
+        "nuslerp",
+        {"along": "first"},
+        [[0, 0], [0, 0]],
+        [[[1, 1], [0, 0]], [[0, 3], [1, 0]]],
+        [[H, 2], [H, 0]],
     ),
     "karcher, two unit vectors are slerp's middle": ("karcher", {}, [0, 0], [[1, 0], [0, 1]], [H, H]),
     "karcher, three axes": ("karcher", {}, [0] * 3, [[1, 0, 0], [0, 1, 0], [0, 0, 1]], [1 / R3] * 3),
@@ -40,7 +48,11 @@ EXAMPLES = {
     "model stock, identical": ("model_stock", {}, [1, 1], [[1, 2], [1, 2]], [2, 3]),
     "model stock, an obtuse angle keeps the base": ("model_stock", {}, [7, 8], [[1, 0], [-1, 0.5]], [7, 8]),
     "model stock, per row": (
-        "model_stock", {"per": "row"}, [[0, 0], [7, 8]], [[[2, 0], [1, 0]], [[1, R3], [0, 1]]], [[1, R3 / 3], [7, 8]],
+        "model_stock",
+        {"per": "row"},
+        [[0, 0], [7, 8]],
+        [[[2, 0], [1, 0]], [[1, R3], [0, 1]]],
+        [[1, R3 / 3], [7, 8]],
     ),
 }
 

@@ -66,9 +66,7 @@ class TestFisher:
 
     def test_normalised_by_size(self):
         # Fisher (2, 12) of sizes (2, 4) is (1, 3).
-        found = merged(
-            "fisher", {"estimator": "exact"}, [0], [[1], [5]], given(sizes=(2, 4), fisher_exact=[[2], [12]])
-        )
+        found = merged("fisher", {"estimator": "exact"}, [0], [[1], [5]], given(sizes=(2, 4), fisher_exact=[[2], [12]]))
         assert_close(found, [4.0])
 
     def test_weights(self):
@@ -247,9 +245,10 @@ class TestMats:
         taus, a, b = self.drawn((3, 4))
         system = sum(torch.kron(x.double(), y.double()) for x, y in zip(a, b, strict=True))
         found = [
-            get("mats").bind({"iterations": n, "tolerance": 0}).with_statistics(self.kronecker(a, b)).merge(
-                torch.zeros(3, 4), taus
-            )
+            get("mats")
+            .bind({"iterations": n, "tolerance": 0})
+            .with_statistics(self.kronecker(a, b))
+            .merge(torch.zeros(3, 4), taus)
             for n in (0, 1, 2, 3, 5, 8, 30)
         ]
         wrong = [(each - found[-1]).double().T.flatten() for each in found[:-1]]

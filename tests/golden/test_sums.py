@@ -18,33 +18,56 @@ EXAMPLES = {
     "task arithmetic, weights as given": ("task_arithmetic", {"weights": [1, 0.5]}, [1, 2], [[1, 0], [0, 2]], [2, 3]),
     "task arithmetic, negation": ("task_arithmetic", {"weights": [-1]}, [1, 2], [[1, 0.5]], [0, 1.5]),
     "task arithmetic, analogy C + (B - A)": (
-        "task_arithmetic", {"weights": [1, -1, 1]}, [0, 0], [[1, 2], [0.5, 0.5], [2, 1]], [2.5, 2.5],
+        "task_arithmetic",
+        {"weights": [1, -1, 1]},
+        [0, 0],
+        [[1, 2], [0.5, 0.5], [2, 1]],
+        [2.5, 2.5],
     ),
     "task arithmetic, scale 0 is the base": ("task_arithmetic", {"scale": 0}, [1, 2], [[1, 0], [0, 2]], [1, 2]),
     "task arithmetic, forgetting undoes learning": (
-        "task_arithmetic", {"weights": [-1, 1]}, [1, 2], [[0.5, 3], [0.5, 3]], [1, 2],
+        "task_arithmetic",
+        {"weights": [-1, 1]},
+        [1, 2],
+        [[0.5, 3], [0.5, 3]],
+        [1, 2],
     ),
     "task arithmetic, 1/k is the average": ("task_arithmetic", {"scale": 0.5}, [0, 0], [[2, 2], [4, -2]], [3, 0]),
     "ties, everything kept, mean": ("ties", {"density": 1}, [0] * 5, PAIR, [4, 5, 1.55, 0.75, 0.2]),
     "ties, everything kept, sum": ("ties", {"density": 1, "merge": "sum"}, [0] * 5, PAIR, [4, 5, 3.1, 1.5, 0.2]),
     "ties, density 0.4 keeps three, as the authors' code": ("ties", {"density": 0.4}, [0] * 5, PAIR, [4, 5, 3, 1, 0]),
     "ties, density 0.4 of a tensor keeps two": (
-        "ties", {"density": 0.4, "trim": "tensor"}, [0] * 5, PAIR, [4, 5, 3, 0, 0],
+        "ties",
+        {"density": 0.4, "trim": "tensor"},
+        [0] * 5,
+        PAIR,
+        [4, 5, 3, 0, 0],
     ),
     "ties, one expert, everything kept": ("ties", {"density": 1}, [1, 1, 1], [[1, -2, 3]], [2, -1, 4]),
     "ties, scale 0.5": ("ties", {"density": 1, "scale": 0.5}, [0] * 5, PAIR, [2, 2.5, 0.775, 0.375, 0.1]),
     "ties, weights": ("ties", {"density": 1, "weights": [3, 1]}, [0, 0], [[2, -1], [1, 2]], [1.75, -1]),
     # A vote without a majority ends with the negative branch; `positive` takes the other.
     "ties, opposite task vectors": (
-        "ties", {"density": 1, "zero_sign": "majority"}, [0, 0], [[1, -2], [-1, 2]], [-1, -2],
+        "ties",
+        {"density": 1, "zero_sign": "majority"},
+        [0, 0],
+        [[1, -2], [-1, 2]],
+        [-1, -2],
     ),
     "ties, opposite task vectors, positive": ("ties", {"density": 1}, [0, 0], [[1, -2], [-1, 2]], [1, 2]),
     "ties, a sum of zero takes the sign of the majority": (
-        "ties", {"density": 1, "zero_sign": "majority"}, [0] * 3, [[1, 2, 3], [-1, 2, 3]], [1, 2, 3],
+        "ties",
+        {"density": 1, "zero_sign": "majority"},
+        [0] * 3,
+        [[1, 2, 3], [-1, 2, 3]],
+        [1, 2, 3],
     ),
     "ties, a sum of zero takes the sign of the majority, tensor by tensor": (
-        "ties", {"density": 1, "zero_sign": "majority", "trim": "tensor"},
-        [0] * 3, [[1, -2, -3], [-1, -2, -3]], [-1, -2, -3],
+        "ties",
+        {"density": 1, "zero_sign": "majority", "trim": "tensor"},
+        [0] * 3,
+        [[1, -2, -3], [-1, -2, -3]],
+        [-1, -2, -3],
     ),
     "dare, nothing dropped": ("dare_linear", {"drop": 0}, [1, 2], [[1, 0], [0, 2]], [1.3, 2.6]),
     "dare_ties, nothing dropped": ("dare_ties", {"drop": 0}, [0] * 5, PAIR, [4, 5, 1.55, 0.75, 0.2]),
@@ -76,7 +99,11 @@ def test_the_start_of_supermerge_is_task_arithmetic():
     spec = get("supermerge").learned
     assert spec is not None
     assert (spec.link, spec.init, spec.loss, spec.granularity, spec.data) == (
-        "tanh", 0.3, "cross_entropy", "tensor", "labelled",
+        "tanh",
+        0.3,
+        "cross_entropy",
+        "tensor",
+        "labelled",
     )
     base, taus = torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     w = math.atanh(spec.init)
