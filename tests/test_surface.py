@@ -29,7 +29,7 @@ COMMANDS = {
 }
 
 RECIPE_KEYS = {
-    Recipe: "base experts method tasks rules output memory seed version",
+    Recipe: "base experts method tasks rules output memory if_worse seed version",
     Expert: "model adapter weight",
     MethodChoice: "name",
     Rule: "match method",

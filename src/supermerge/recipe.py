@@ -121,6 +121,7 @@ class Recipe(_Part):
     rules: tuple[Rule, ...] = ()
     output: Output = Output()
     memory: Size | None = None
+    if_worse: Literal["fail", "warn"] = "fail"
     seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     version: Literal[1] = 1
 

@@ -82,6 +82,20 @@ class OutputDirectory:
         if self._old.exists():
             emit("warning", message=f"{self._old}: the replaced directory could not be deleted")
 
+    def set_aside(self) -> Path:
+        """Keep what was made beside its place, as `NAME.refused`, instead of an older one. Returns the path."""
+        place = self.path.with_name(f"{self.path.name}.refused")
+        try:
+            _settle(self.staging)
+            if place.exists():
+                _require_ours(place)
+                shutil.rmtree(place)
+            os.rename(self.staging, place)
+            _sync(place.parent)
+        except OSError as error:
+            raise disk_error(place, error) from error
+        return place
+
     def _move_in(self) -> None:
         try:
             os.rename(self.staging, self.path)
@@ -112,16 +126,10 @@ class OutputDirectory:
             raise ResourceError(
                 f"{self.path}: exists already", hint="Choose another output, or replace this one with --force."
             )
-        if not self.path.is_dir():
-            raise ResourceError(f"{self.path}: is a file, not a directory", hint="Choose another output.")
+        _require_ours(self.path)
         used = next((place for place in self._inputs if place == self.path or self.path in place.parents), None)
         if used is not None:
             raise ResourceError(f"{self.path}: replacing it would delete {used}, which this run reads")
-        if any(self.path.iterdir()) and not any(found for mark in OURS for found in self.path.glob(mark)):
-            raise ResourceError(
-                f"{self.path}: holds neither a model nor results, so --force does not delete it",
-                hint="Choose another output, or empty the directory yourself.",
-            )
 
     def _make_parents(self) -> None:
         missing = [place for place in self.path.parents if not place.exists()]
@@ -135,6 +143,17 @@ class OutputDirectory:
             for place in reversed(self._made):
                 if place.is_dir() and not any(place.iterdir()):
                     place.rmdir()
+
+
+def _require_ours(place: Path) -> None:
+    """ResourceError unless `place` is a directory that a run may replace: models or results, or nothing at all."""
+    if not place.is_dir():
+        raise ResourceError(f"{place}: is a file, not a directory", hint="Choose another output.")
+    if any(place.iterdir()) and not any(found for mark in OURS for found in place.glob(mark)):
+        raise ResourceError(
+            f"{place}: holds neither a model nor results, so it is not deleted",
+            hint="Choose another output, or empty the directory yourself.",
+        )
 
 
 def _settle(root: Path) -> None:

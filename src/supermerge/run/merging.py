@@ -9,7 +9,7 @@ from typing import Any
 
 from supermerge.assemble import Choice
 from supermerge.checkpoint import Checkpoint, OutputDirectory
-from supermerge.errors import RecipeError
+from supermerge.errors import RecipeError, RefusedError
 from supermerge.events import emit, phase
 from supermerge.methods import get
 from supermerge.plan import plan
@@ -25,7 +25,7 @@ from supermerge.run.output import COEFFICIENTS, write_lock, write_model_files, w
 from supermerge.run.prepared import Prepared, prepared
 from supermerge.run.reporting import results_of, write_results
 from supermerge.run.result import Result
-from supermerge.run.sanity import warn_if_worse
+from supermerge.run.sanity import worse_than_base
 from supermerge.run.state import StateDirectory
 from supermerge.verify import require_loadable
 
@@ -45,7 +45,8 @@ def run(
     fine-tuned from the base are refused unless `allow_unrelated`.
 
     Errors: RecipeError, CheckpointError, ResourceError (too little memory or disk, an output that exists without
-    `force`), DataError, RefusedError (learning diverged).
+    `force`), DataError, RefusedError (learning diverged, or the merge is worse than the base: unless the recipe says
+    `if_worse: warn`, its directory is then kept beside the output's place, under the name of `.refused`).
     """
     return run_beside((), recipe, output=output, force=force, resume=resume, allow_unrelated=allow_unrelated)
 
@@ -73,7 +74,15 @@ def run_beside(
         # The state belongs to whoever has the output's lock.
         with OutputDirectory(path, force=force, inputs=inputs) as out, StateDirectory(path, keep=resume) as states:
             learned = _learn(ready, states.path, path.with_name(f"{path.name}.last-good.safetensors"))
-            results = _write(ready, learned, journal, out.staging, path, rivals)
+            results, worse = _write(ready, learned, journal, out.staging, path, rivals)
+            if worse and wanted.if_worse == "fail":
+                refused = out.set_aside()
+                states.discard()
+                raise RefusedError(
+                    worse,
+                    hint=f"See {refused / 'report.html'}; {path} is as it was. Try another method or scale, or accept "
+                    "such a merge with `if_worse: warn`.",
+                )
             out.commit()
             states.discard()
     return Result(path, results)
@@ -93,7 +102,8 @@ def _write(
     staging: Path,
     target: Path,
     rivals: Sequence[str],
-) -> Results:
+) -> tuple[Results, str | None]:
+    """Everything that the directory holds; and what is wrong with the merge, if it is worse than the base."""
     recipe, chosen = ready.recipe, ready.opened.choice
     choice = Choice(learned.merge, chosen.rules, chosen.by_name) if learned else chosen
     with measured(ready, choice) as complete:
@@ -103,10 +113,11 @@ def _write(
     write_model_files(staging, ready)
     if learned:
         learned.learned.coefficients.save(staging / COEFFICIENTS)
+    worse = None
     if ready.bench is not None:
         with Checkpoint.open(staging, label=str(target)) as written:
             require_loadable(written, whole=True)
-        warn_if_worse(ready, staging)
+        worse = worse_than_base(ready, staging)
     (staging / "recipe.yaml").write_text(recipe.to_yaml(relative_to=target), encoding="utf-8")
     size = sum(file.stat().st_size for file in staging.rglob("*.safetensors"))
     models, tasks = _score(ready, staging, learned, rivals)
@@ -119,7 +130,7 @@ def _write(
     write_lock(staging, recipe, ready.opened, assembled, hashes)
     emit("written", path=str(target), bytes=size)
     journal.write(staging / "run.jsonl")
-    return results
+    return results, worse
 
 
 def _score(

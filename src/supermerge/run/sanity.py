@@ -14,24 +14,27 @@ if TYPE_CHECKING:
     from supermerge.tasks.score import Score
 
 
-def warn_if_worse(ready: Prepared, directory: Path) -> None:
-    """Emit a warning where the merge in `directory` scores below the base on the labelled validation rows.
+def worse_than_base(ready: Prepared, directory: Path) -> str | None:
+    """Warn, and say so in one sentence, where the merge in `directory` scores below the base on the validation rows.
 
-    On average where all tasks have the same metric; else where some task is worse and none is better. The rows are
-    those that were learned from: a merge that is worse even there is worse.
+    On average where all tasks have the same metric; else where some task is worse and none is better. The labelled
+    rows are those that were learned from: a merge that is worse even there is worse.
     """
     rows = {task: rows.labelled for task, rows in ready.rows.items() if rows.labelled}
     if ready.bench is None or not rows:
-        return
+        return None
     from supermerge.tasks.evaluate import evaluate_source
 
     with phase("validating"), muted(), Checkpoint.open(directory) as merged:
         before = evaluate_source(ready.bench, "base", ready.opened.base, rows)
         after = evaluate_source(ready.bench, "merged", merged, rows)
     worse = lost_to(before, after)
-    if worse:
-        listed = ", ".join(f"{t} {after[t].value:.3f} against {before[t].value:.3f}" for t in worse)
-        emit("warning", message=f"The merge is worse than the base on the validation examples: {listed}.")
+    if not worse:
+        return None
+    listed = ", ".join(f"{t} {after[t].value:.3f} against {before[t].value:.3f}" for t in worse)
+    found = f"The merge is worse than the base on the validation examples: {listed}."
+    emit("warning", message=found)
+    return found
 
 
 def lost_to(before: Mapping[str, Score], after: Mapping[str, Score]) -> list[str]:

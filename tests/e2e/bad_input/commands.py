@@ -92,6 +92,18 @@ CASES = [
         own_process=True,
     ),
     Case(
+        "a merge worse than its base",
+        recipe(method={"name": "task_arithmetic", "scale": -2.0}),
+        7,
+        ("worse than the base", "merged.refused", "if_worse"),
+    ),
+    Case(
+        "a value of if_worse that is none",
+        recipe(if_worse="shrug"),
+        3,
+        ("if_worse", "fail", "warn"),
+    ),
+    Case(
         "a result too large for its dtype",
         # One tensor alone: of several, the message names the one that a thread finds first.
         lambda t: (
