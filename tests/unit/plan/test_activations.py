@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from supermerge.plan import plan
-from supermerge.plan_activations import Activations, activations
+from supermerge.plan.activations import Activations, activations
 from supermerge.recipe import Recipe
 from supermerge.resolve import opened
 

@@ -87,8 +87,8 @@ def test_refuses_what_does_not_fit(models: dict[str, Any], tmp_path: Path, monke
     with pytest.raises(ResourceError, match="exists already"):
         plan(recipe, output=tmp_path).require_feasible()
     plan(recipe, output=tmp_path, force=True).require_feasible()
-    # By its name in sys.modules: `supermerge.plan` is the function.
-    module = sys.modules["supermerge.plan"]
+    # By its name in sys.modules: `supermerge.plan.plan` is the function.
+    module = sys.modules["supermerge.plan.plan"]
     monkeypatch.setattr(module, "free_disk_bytes", lambda _: 1000)
     with pytest.raises(ResourceError, match=r"disk: the run needs .* and 1 kB are free"):
         plan(recipe).require_feasible()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from supermerge.methods import get
-from supermerge.plan_rehearsal import bytes_per_element, survey_passes
+from supermerge.plan.rehearsal import bytes_per_element, survey_passes
 
 
 def test_passes_of_a_survey() -> None:

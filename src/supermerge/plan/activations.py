@@ -18,7 +18,7 @@ from torch.autograd.function import FunctionCtx
 from torch.overrides import TorchFunctionMode
 
 from supermerge.errors import SupermergeError
-from supermerge.plan_rehearsal import Watch
+from supermerge.plan.rehearsal import Watch
 from supermerge.recipe import Recipe
 from supermerge.resolve import Opened
 from supermerge.tasks.spec import TaskSpec

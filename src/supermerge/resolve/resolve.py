@@ -19,7 +19,7 @@ from supermerge.methods import Method, get
 from supermerge.methods.parameters import validated
 from supermerge.methods.settings import LearnSettings
 from supermerge.recipe import Recipe
-from supermerge.resolve_parameters import bind, by_layer
+from supermerge.resolve.parameters import bind, by_layer
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from supermerge.assemble.pieces import piece_elements
 from supermerge.assemble.workers import default_threads
 from supermerge.checkpoint import Match
 from supermerge.methods import KINDS
-from supermerge.plan_rehearsal import bytes_per_element
+from supermerge.plan.rehearsal import bytes_per_element
 
 # What the libraries of a phase take once loaded, measured on Linux with the versions in constraints/cpu.txt.
 _MODEL_CLASS_BYTES = 150_000_000

@@ -16,8 +16,8 @@ from supermerge.errors import ResourceError
 from supermerge.learn.start import chosen_start
 from supermerge.methods import Bound
 from supermerge.methods.settings import LearnSettings
-from supermerge.plan_activations import Activations, activations
-from supermerge.plan_memory import (
+from supermerge.plan.activations import Activations, activations
+from supermerge.plan.memory import (
     REPORT_BYTES,
     experts_bytes,
     learning_bytes,
@@ -27,7 +27,7 @@ from supermerge.plan_memory import (
     statistics_bytes,
     stored_statistics_bytes,
 )
-from supermerge.plan_rehearsal import survey_passes
+from supermerge.plan.rehearsal import survey_passes
 from supermerge.recipe import Recipe
 from supermerge.report.numbers import size
 from supermerge.resolve import Opened, learn_settings, opened
