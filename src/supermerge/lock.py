@@ -19,13 +19,17 @@ class _Part(BaseModel):
 
 
 class LockedSource(_Part):
-    """A checkpoint that was read: as the recipe names it, where it was found, and the hash of every tensor read."""
+    """A checkpoint that was read: as the recipe names it, where it was found, and the hash of every tensor read.
+
+    Of an adapter on the base these are its own tensors, and `settings` is the hash of its adapter_config.json.
+    """
 
     ref: str
     path: str | None = None
     revision: str | None = None
     under: LockedSource | None = None
     """For an adapter on a model that is not the base: that model."""
+    settings: Blake3 | None = None
     tensors: dict[str, Blake3] = Field(default_factory=dict)
 
 

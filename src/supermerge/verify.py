@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supermerge.checkpoint import Buffer, Checkpoint, TensorInfo, TensorSource, hash_stored
+from supermerge.checkpoint.adapters import CONFIG_NAME
 from supermerge.errors import CheckpointError, RefusedError
 from supermerge.events import emit, phase
 from supermerge.lock import LOCK_NAME, Lock, LockedSource, hash_file
@@ -139,9 +140,18 @@ def _input_differences(lock: Lock, inputs: Inputs) -> tuple[list[str], int]:
             differences = [*_changed("base", sources.base, lock.base)]
             for name, source in sources.locked.items():
                 differences += _changed(f"expert {name}", source, lock.experts[name])
+                differences += _settings_changed(name, sources.experts[name], lock.experts[name])
             return differences, sum(each.bytes_read for each in sources.inputs)
     except CheckpointError as error:
         return [error.message], 0
+
+
+def _settings_changed(name: str, expert: Checkpoint, locked: LockedSource) -> Iterator[str]:
+    """Whether the config of an adapter is another: its weights then mean something else."""
+    if locked.settings is not None and expert.directory is not None:
+        path = expert.directory / CONFIG_NAME
+        if not path.is_file() or hash_file(path) != locked.settings:
+            yield f"expert {name}: {CONFIG_NAME} has changed"
 
 
 def _changed(label: str, source: TensorSource, locked: LockedSource) -> Iterator[str]:

@@ -64,8 +64,8 @@ class Merged:
                 self._passes.survey()
         values = torch.empty(info.numel, dtype=info.dtype)
         if info.name in self._passes.bounds:
-            for piece, merged in self._passes.merge(info.name):
-                values[piece.start : piece.start + len(merged)] = cast(merged, info.dtype, info.name)
+            for start, merged in self._passes.merge(info.name):
+                values[start : start + len(merged)] = cast(merged, info.dtype, info.name)
         else:
             for start, stored in self._passes.reader.raw(info.name, None):
                 values[start : start + len(stored)] = stored.to(info.dtype)

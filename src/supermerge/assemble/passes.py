@@ -9,11 +9,14 @@ from typing import TypeVar
 from torch import Tensor
 
 from supermerge.assemble.choice import Choice
+from supermerge.assemble.geometry import add_gram
 from supermerge.assemble.pieces import Hashes, Piece, Reader, piece_elements
+from supermerge.assemble.thin import Thin, add_products, add_thin_gram, matrix_shape, row_blocks
 from supermerge.assemble.workers import default_threads, parallel
 from supermerge.checkpoint import Match
 from supermerge.events import emit, phase
 from supermerge.methods import BLOCK, Bound, Context, Survey
+from supermerge.methods.factored import Factors
 
 _BUDGET = 1 << 30
 """Bytes that whole tensors merged at the same time may hold together; a larger single tensor is merged alone."""
@@ -36,6 +39,7 @@ class Passes:
         # A tied alias takes its twin's method, so that the two stay equal.
         self.bounds = {name: choice(match.tied.get(name, name)) for name in match.merged}
         self._cut = {id(bound): bound.chunked for bound in self.bounds.values()}
+        self.thin = Thin(match)
         self._local = threading.local()
         self._surveys: dict[int, Survey | None] = {}
 
@@ -43,7 +47,7 @@ class Passes:
     def reader(self) -> Reader:
         """This thread's reader."""
         if not hasattr(self._local, "reader"):
-            self._local.reader = Reader(self.match)
+            self._local.reader = Reader(self.match, self.thin.adapters)
         return self._local.reader
 
     def over(self, names: Iterable[str], work: Callable[[str], Result], *, ordered: bool) -> Iterator[Result]:
@@ -62,8 +66,17 @@ class Passes:
                 with phase("survey"):
                     self._fill(survey, names)
 
-    def merge(self, name: str, hashes: Hashes | None = None) -> Iterator[tuple[Piece, Tensor]]:
-        """Every piece of a tensor with its merge, flat, in the arithmetic's dtype."""
+    def merge(
+        self, name: str, hashes: Hashes | None = None, gram: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Every piece of a tensor's merge, flat, in the arithmetic's dtype, and where it starts.
+
+        The inner products of base and task vectors are added to `gram [k + 1, k + 1]`.
+        """
+        factors = self.factors(name)
+        if factors is not None:
+            yield from self._from_factors(name, *factors, hashes, gram)
+            return
         bound = self.bounds[name]
         surveyed = bound.scope == "model" and self._surveys[id(bound)] is not None
         survey = self._surveys[id(bound)] if surveyed else bound.survey(len(self.experts))
@@ -77,7 +90,30 @@ class Passes:
                 again, first = survey.finish_pass(), False
         for piece in kept or self.pieces(name, hashes, check=survey is None):
             rows = self._shaped(name, piece)
-            yield piece, bound(rows[0], rows[1:], self._context(name, piece.start), survey).reshape(-1)
+            if gram is not None:
+                add_gram(gram, piece.rows)
+            yield piece.start, bound(rows[0], rows[1:], self._context(name, piece.start), survey).reshape(-1)
+
+    def factors(self, name: str) -> tuple[Factors, list[Factors]] | None:
+        """θ − θp and τ₁ … τ_k of a tensor as factors, seen as matrices; None where its method needs them in full."""
+        merge = self.bounds[name].factored(len(self.experts))
+        if merge is None or not self.thin.has(name):
+            return None
+        taus = self.thin.taus(name)
+        return merge(taus, self._context(name, 0)) if any(tau.rank for tau in taus) else taus[0], taus
+
+    def _from_factors(
+        self, name: str, change: Factors, taus: list[Factors], hashes: Hashes | None, gram: Tensor | None
+    ) -> Iterator[tuple[int, Tensor]]:
+        rows, columns = matrix_shape(self.match.base.tensors[name].shape)
+        if gram is not None:
+            add_products(gram, taus)
+        for block in row_blocks(rows, columns):
+            base = self.reader.base_rows(name, block, columns, hashes)
+            if gram is not None:
+                add_thin_gram(gram, base.double(), block, taus)
+            merged = base.double() + change.left[block] @ change.right if change.rank else base
+            yield block.start * columns, merged.to(base.dtype).reshape(-1)
 
     def pieces(self, name: str, hashes: Hashes | None, *, check: bool) -> Iterator[Piece]:
         """A tensor in blocks where its method allows it, else whole; an empty tensor has none."""
@@ -124,5 +160,7 @@ class Passes:
     def _cost(self, name: str) -> int:
         """Bytes that merging a tensor holds, roughly."""
         info, k = self.match.base.tensors[name], len(self.experts)
+        if name in self.bounds and self.bounds[name].factored(k) is not None and self.thin.has(name):
+            return 8 * (3 * self.thin.rank(name) * sum(matrix_shape(info.shape)) + 3 * BLOCK)
         cut = name not in self.bounds or self._cut[id(self.bounds[name])]
         return (min(info.numel, piece_elements(k)) if cut else info.numel) * 4 * 2 * (k + 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from supermerge.checkpoint import Buffer, Match, require_finite
+from supermerge.checkpoint.adapters import AdapterView
 from supermerge.checkpoint.hashing import tensor_bytes
 from supermerge.methods import BLOCK
 
@@ -44,10 +45,14 @@ class Hashes:
 
 
 class Reader:
-    """The base and the experts of a match, for one thread."""
+    """The base and the experts of a match, for one thread.
 
-    def __init__(self, match: Match) -> None:
+    Adapters on the base are not hashed as they are read here: what they consist of is not what they are seen as.
+    """
+
+    def __init__(self, match: Match, adapters: Mapping[str, AdapterView | None]) -> None:
         self._match = match
+        self._hashed = (True, *(view is None for view in adapters.values()))
         self._sources = (match.base, *match.experts.values())
         experts = (f"expert {name!r} ({source.label})" for name, source in match.experts.items())
         self._labels = (f"base {match.base.label}", *experts)
@@ -87,6 +92,15 @@ class Reader:
             self._fill(rows, i, self._read(i, name, 0, info.numel, hashes, self._buffers[0]), name, check)
         return Piece(0, rows)
 
+    def base_rows(self, name: str, rows: slice, columns: int, hashes: Hashes | None) -> Tensor:
+        """Some rows of the base's tensor, seen as a matrix, in the arithmetic's dtype: [rows, columns].
+
+        Raises CheckpointError for NaN or infinity.
+        """
+        stored = self._read(0, name, rows.start * columns, rows.stop * columns, hashes, self._buffers[0])
+        require_finite(stored, name=name, label=self._labels[0])
+        return stored.to(arithmetic(stored.dtype)).view(-1, columns)
+
     def raw(self, name: str, hashes: Hashes | None) -> Iterator[tuple[int, Tensor]]:
         """The base's tensor as stored: (start, elements)."""
         numel = self._match.base.tensors[name].numel
@@ -96,7 +110,7 @@ class Reader:
 
     def _read(self, i: int, name: str, start: int, stop: int, hashes: Hashes | None, buffer: Buffer) -> Tensor:
         stored = self._sources[i].read_flat(name, start, stop, buffer=buffer)
-        if hashes is not None:
+        if hashes is not None and self._hashed[i]:
             (hashes.experts[i - 1] if i else hashes.base).update(tensor_bytes(stored))
         return stored
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from supermerge.assemble.choice import Choice, Rules, chosen
-from supermerge.assemble.geometry import Geometry, add_gram
+from supermerge.assemble.geometry import Geometry
 from supermerge.assemble.passes import Passes
 from supermerge.assemble.pieces import Hashes, arithmetic
 from supermerge.assemble.workers import give_back_freed_memory
-from supermerge.checkpoint import Match, TensorInfo
+from supermerge.checkpoint import Match, TensorInfo, hash_stored
 from supermerge.errors import RefusedError
 from supermerge.events import emit, phase
 from supermerge.methods import Bound
@@ -34,7 +34,10 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class Assembled:
-    """What a pass saw on the way: BLAKE3 of every tensor read, and the geometry where asked for."""
+    """What a pass saw on the way: BLAKE3 of every tensor read, and the geometry where asked for.
+
+    Of an adapter on the base, the hashes are those of its own tensors.
+    """
 
     base_hashes: dict[str, str] = field(default_factory=dict)
     expert_hashes: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -74,8 +77,8 @@ def assemble(
     def whole(name: str) -> tuple[str, Tensor]:
         info = match.base.tensors[name]
         merged = torch.empty(info.numel, dtype=arithmetic(info.dtype))
-        for piece, values in work.merge(name):
-            merged[piece.start : piece.start + len(values)] = values
+        for start, values in work.merge(name):
+            merged[start : start + len(values)] = values
         return name, merged.view(info.shape)
 
     yield from work.over(match.merged if names is None else names, whole, ordered=True)
@@ -110,10 +113,8 @@ def merge_into(
                 sink.write_flat(name, start, stored.to(dtype) if dtype and info.is_floating else stored)
             return _Seen(name, hashes)
         inner = torch.zeros(len(work.experts) + 1, len(work.experts) + 1, dtype=torch.float64) if geometry else None
-        for piece, merged in work.merge(name, hashes):
-            if inner is not None:
-                add_gram(inner, piece.rows)
-            sink.write_flat(name, piece.start, cast(merged, dtype or info.dtype, name))
+        for start, merged in work.merge(name, hashes, inner):
+            sink.write_flat(name, start, cast(merged, dtype or info.dtype, name))
         return _Seen(name, hashes, inner)
 
     wanted = list(match.base.tensors if names is None else names)
@@ -131,8 +132,11 @@ def merge_into(
 def _gathered(work: Passes, seen: Sequence[_Seen]) -> Assembled:
     result = Assembled({one.name: one.hashes.base.hexdigest() for one in seen})
     merged = [one for one in seen if one.name in work.bounds]
-    for i, expert in enumerate(work.experts):
-        result.expert_hashes[expert] = {one.name: one.hashes.experts[i].hexdigest() for one in merged}
+    for i, (expert, view) in enumerate(work.thin.adapters.items()):
+        if view is None:
+            result.expert_hashes[expert] = {one.name: one.hashes.experts[i].hexdigest() for one in merged}
+        else:
+            result.expert_hashes[expert] = {name: hash_stored(view.store, name) for name in view.store.tensors}
     grams = {one.name: one.gram for one in merged if one.gram is not None and one.name not in work.match.tied}
     if grams:
         result.geometry = Geometry(work.experts, grams)

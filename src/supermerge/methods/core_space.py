@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from supermerge.methods.context import Context
+from supermerge.methods.factored import FactoredMerge, Factors, averaged
 from supermerge.methods.inner import MERGES, agreed, largest
 from supermerge.methods.parameters import Number, PositiveFraction
-from supermerge.methods.registry import method
-from supermerge.methods.spectral import NOT_INSIDE_LAYERS, is_matrix, mean, svd
+from supermerge.methods.registry import Values, method
+from supermerge.methods.spectral import NOT_INSIDE_LAYERS, Svd, is_matrix, mean, svd
 
 
-def common_bases(taus: Tensor) -> tuple[Tensor, Tensor]:
+def common_bases(parts: Sequence[Svd]) -> tuple[Tensor, Tensor]:
     """U [m, a] and V [n, b]: orthonormal bases of all columns and of all rows of the task matrices."""
-    parts = [svd(tau) for tau in taus]
     roots = [part.s.sqrt() for part in parts]
     left = torch.cat([part.u * root for part, root in zip(parts, roots, strict=True)], dim=1)
     right = torch.cat([part.vh.T * root for part, root in zip(parts, roots, strict=True)], dim=1)
     return svd(left).u, svd(right).u
 
 
+def merged(cores: Tensor, merge: str, density: float) -> Tensor:
+    """C [a, b] of C₁ … C_k [k, a, b]."""
+    return agreed(largest(list(cores), density)) if merge == "ties" else MERGES[merge](cores)
+
+
+def on_factors(values: Values, k: int) -> FactoredMerge:
+    """The same without a task matrix in full: decompositions by thin QR, Cᵢ = (Uᵀ Lᵢ)(Rᵢ V)."""
+
+    def merge(taus: Sequence[Factors], context: Context) -> Factors:
+        if not is_matrix(context, values["exclude"]):
+            return averaged(taus, values["scale"])
+        u, v = common_bases([tau.svd() for tau in taus])
+        if not u.shape[1]:
+            return Factors.zero(*context.shape)
+        cores = torch.stack([(u.T @ tau.left) @ (tau.right @ v) for tau in taus])
+        core = merged(cores, values["merge"], values["density"])
+        return Factors(values["scale"] * (u @ core), v.T)
+
+    return merge
+
+
 @method(
     "core_space",
     scope="tensor",
+    factored=on_factors,
     title="Core space merging",
     paper="https://arxiv.org/abs/2509.17786",
-    cost="Reads every file once; k + 2 decompositions per matrix and those of a small core; whole tensors in memory.",
+    cost="Reads every file once; k + 2 decompositions per matrix and those of a small core; whole tensors in memory. "
+    "Of LoRA adapters only the factors.",
     use="Experts that were LoRA adapters, merged by a spectral method in the few directions that they use.",
     avoid="Task vectors of full rank: it is then the inner method at more cost.",
 )
@@ -56,9 +80,8 @@ def core_space(
     """
     if not is_matrix(context, exclude):
         return base + scale * mean(taus)
-    u, v = common_bases(taus)
+    u, v = common_bases([svd(tau) for tau in taus])
     if not u.shape[1]:
         return base.clone()
     cores = torch.stack([u.T @ tau @ v for tau in taus.double()])
-    core = agreed(largest(list(cores), density)) if merge == "ties" else MERGES[merge](cores)
-    return base + scale * (u @ core @ v.T).to(base)
+    return base + scale * (u @ merged(cores, merge, density) @ v.T).to(base)

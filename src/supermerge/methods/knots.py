@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from supermerge.methods.context import Context
+from supermerge.methods.factored import FactoredMerge, Factors, averaged, common_left
 from supermerge.methods.inner import agreed, largest
 from supermerge.methods.parameters import Number, PositiveFraction
-from supermerge.methods.registry import method
+from supermerge.methods.registry import Values, method
 from supermerge.methods.spectral import NOT_INSIDE_LAYERS, is_matrix, mean, svd
+
+
+def merged(aligned: Sequence[Tensor], merge: str, density: float, context: Context) -> Tensor:
+    """A [a, n] of A₁ … A_k [a, n]."""
+    if merge == "ties":
+        kept = largest(aligned, density)
+    else:
+        draws = [context.bernoulli("knots", i, density, part) for i, part in enumerate(aligned)]
+        kept = [part * draw / density for part, draw in zip(aligned, draws, strict=True)]
+    return agreed(kept)
+
+
+def on_factors(values: Values, k: int) -> FactoredMerge:
+    """The same without a task matrix in full: U from thin QR, Aᵢ = (Uᵀ Lᵢ) Rᵢ."""
+
+    def merge(taus: Sequence[Factors], context: Context) -> Factors:
+        if not is_matrix(context, values["exclude"]):
+            return averaged(taus, values["scale"])
+        u = common_left(taus)
+        aligned = [(u.T @ tau.left) @ tau.right for tau in taus]
+        return Factors(values["scale"] * u, merged(aligned, values["merge"], values["density"], context))
+
+    return merge
 
 
 @method(
     "knots",
     scope="tensor",
+    factored=on_factors,
     title="KnOTS",
     paper="https://arxiv.org/abs/2410.19735",
-    cost="Reads every file once; one decomposition per matrix; whole tensors in memory.",
+    cost="Reads every file once; one decomposition per matrix; whole tensors in memory. Of LoRA adapters only the "
+    "factors.",
     use="Experts that were LoRA adapters, whose elements do not line up as those of full fine-tuning do.",
     avoid="Full fine-tuning of large matrices: the common basis is then as large as the matrix, and the decomposition "
     "slow.",
@@ -52,9 +79,4 @@ def knots(
         return base + scale * mean(taus)
     u = svd(torch.cat(list(taus), dim=1)).u
     aligned = [u.T @ tau for tau in taus.double()]
-    if merge == "ties":
-        kept = largest(aligned, density)
-    else:
-        draws = [context.bernoulli("knots", i, density, part) for i, part in enumerate(aligned)]
-        kept = [part * draw / density for part, draw in zip(aligned, draws, strict=True)]
-    return base + scale * (u @ agreed(kept)).to(base)
+    return base + scale * (u @ merged(aligned, merge, density, context)).to(base)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from supermerge.methods.factored import FactoredMerge
 from supermerge.methods.parameters import Number
-from supermerge.methods.registry import method
+from supermerge.methods.registry import Values, method
+
+
+def on_factors(values: Values, k: int) -> FactoredMerge | None:
+    """θ₁ − θp = τ₁, where the base stays as it is."""
+    return (lambda taus, context: taus[0]) if values["scale"] == 1 else None
 
 
 @method(
     "passthrough",
     scope="element",
+    factored=on_factors,
     title="Passthrough",
     paper="https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md",
     needs_base=False,

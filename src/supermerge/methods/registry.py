@@ -18,6 +18,7 @@ from torch import Tensor
 
 from supermerge.errors import RecipeError
 from supermerge.methods.context import Context
+from supermerge.methods.factored import FactoredMerge
 from supermerge.methods.measured import KINDS, Even, Measured, Statistics
 from supermerge.methods.parameters import configuration, injected, validated
 from supermerge.methods.survey import Survey
@@ -26,6 +27,8 @@ Scope = Literal["element", "row", "tensor", "model"]
 Values = Mapping[str, Any]
 SurveyFactory = Callable[[Values, int], Survey | None]
 """(parameters, number of experts) → a fresh survey, or None where these parameters need none."""
+FactoredFactory = Callable[[Values, int], FactoredMerge | None]
+"""(parameters, number of experts) → the same merge on factors, or None where these parameters do not allow it."""
 StatisticsNeeds = Sequence[str] | Callable[[Values], Sequence[str]]
 """The kinds of statistics that a method needs, whatever its parameters or as they say."""
 _ENTRY_POINTS = "supermerge.methods"
@@ -51,8 +54,9 @@ class Method:
     last dimension, `tensor` ones depend on whole tensors, `model` ones on all of them. A method of the last two that
     has a `survey` sees pieces of tensors after it (unless `whole` is set); without one it sees whole tensors.
     `statistics` are the kinds (`measured.KINDS`) that must be measured of every expert on its task's data.
-    `least` and `most` bound the number of experts. `cost` says what is read and held and what takes the time, `use`
-    and `avoid` when the method is a good choice and when it is not.
+    `factored` is the same merge on task vectors that are given as factors, without multiplying them out: of zeros it
+    makes zeros. `least` and `most` bound the number of experts. `cost` says what is read and held and what takes the
+    time, `use` and `avoid` when the method is a good choice and when it is not.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Method:
     whole: bool = False
     survey: SurveyFactory | None = None
     statistics: StatisticsNeeds = ()
+    factored: FactoredFactory | None = None
     learned: LearnedSpec | None = None
     cost: str = ""
     use: str = ""
@@ -133,6 +138,10 @@ class Bound:
     def survey(self, k: int) -> Survey | None:
         """A fresh survey of k task vectors, of a tensor or of the model as `scope` says, where the method needs one."""
         return self.method.survey(self.values, k) if self.method.survey else None
+
+    def factored(self, k: int) -> FactoredMerge | None:
+        """The merge of k task vectors that are given as factors, where there is such a way."""
+        return self.method.factored(self.values, k) if self.method.factored else None
 
     def __call__(self, base: Tensor, taus: Tensor, context: Context, survey: Survey | None = None) -> Tensor:
         """base `[*shape]`, taus `[k, *shape]` → merged `[*shape]`."""
@@ -216,6 +225,7 @@ def method(
     whole: bool = False,
     survey: SurveyFactory | None = None,
     statistics: StatisticsNeeds = (),
+    factored: FactoredFactory | None = None,
     aliases: Sequence[str] = (),
     cost: str = "",
     use: str = "",
@@ -238,6 +248,7 @@ def method(
             whole=whole,
             survey=survey,
             statistics=statistics,
+            factored=factored,
             cost=cost,
             use=use,
             avoid=avoid,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from supermerge.methods.factored import FactoredMerge, combined
 from supermerge.methods.parameters import Number, Weights
-from supermerge.methods.registry import method
+from supermerge.methods.registry import Values, method
 from supermerge.methods.transforms import weighted_sum
 
 
@@ -16,9 +17,16 @@ def scaled(weights: Weights, scale: float | None, k: int, default: float) -> lis
     return [scale * weight for weight in weights or (1.0,) * k]
 
 
+def factored_sum(values: Values, k: int) -> FactoredMerge:
+    """Σᵢ cᵢ τᵢ."""
+    c = scaled(values["weights"], values["scale"], k, 0.3)
+    return lambda taus, context: combined(taus, c)
+
+
 @method(
     "task_arithmetic",
     scope="element",
+    factored=factored_sum,
     title="Task arithmetic",
     paper="https://arxiv.org/abs/2212.04089",
     cost="Reads every file once; memory of a few blocks.",

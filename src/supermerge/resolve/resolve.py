@@ -10,6 +10,7 @@ from typing import Any
 
 from supermerge.assemble import Choice
 from supermerge.checkpoint import Checkpoint, Match, TensorSource, match, open_expert
+from supermerge.checkpoint.adapters import adapter_of
 from supermerge.checkpoint.config import config_for
 from supermerge.checkpoint.fitting import fitted
 from supermerge.checkpoint.vocabulary import Files
@@ -40,8 +41,11 @@ class Opened:
 
     @property
     def locked(self) -> Mapping[str, TensorSource]:
-        """The experts with the names of tensors that a lock file uses."""
-        return self.match.experts if self.origins is None else self.experts
+        """The experts with the names of tensors that a lock file uses; an adapter on the base by its own tensors."""
+        if self.origins is not None:
+            return self.experts
+        views = {name: adapter_of(self.base, source) for name, source in self.match.experts.items()}
+        return {name: view.store if (view := views[name]) else source for name, source in self.match.experts.items()}
 
 
 @contextmanager

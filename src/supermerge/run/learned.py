@@ -15,6 +15,7 @@ from supermerge.errors import RefusedError
 from supermerge.learn import Coefficients, Diverged, Learned
 from supermerge.learn.session import Session
 from supermerge.methods import Bound, Context, Method, weighted_sum
+from supermerge.methods.factored import FactoredMerge, combined
 from supermerge.methods.settings import LearnSettings
 from supermerge.run.stopwatch import Stopwatch
 
@@ -67,7 +68,10 @@ def merge_of(method: Method, coefficients: Mapping[str, Tensor]) -> Bound:
         per_element = c[:, first:last].repeat_interleave(width, dim=1)[:, start : start + base.numel()]
         return weighted_sum(base.reshape(-1), taus.reshape(len(taus), -1), per_element).view(base.shape)
 
-    return Bound(replace(method, function=weighted), {})
+    def on_factors(values: object, k: int) -> FactoredMerge:
+        return lambda taus, context: combined(taus, coefficients[context.name])
+
+    return Bound(replace(method, function=weighted, factored=on_factors), {})
 
 
 def file_coefficients(coefficients: Coefficients, binding: Binding, base: TensorSource) -> dict[str, Tensor]:

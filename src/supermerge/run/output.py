@@ -12,6 +12,7 @@ import torch
 
 from supermerge.assemble import Assembled, Choice, Sink, merge_into, output_infos
 from supermerge.checkpoint import Checkpoint, ShardWriter
+from supermerge.checkpoint.adapters import CONFIG_NAME
 from supermerge.lock import Lock, LockedOutput, LockedSource, hash_file
 from supermerge.methods import get
 from supermerge.recipe import Expert, Recipe
@@ -118,6 +119,8 @@ def _read_hashes(sources: Opened, assembled: Assembled) -> tuple[Hashes, dict[st
 
 def _locked_expert(expert: Expert, checkpoint: Checkpoint, hashes: dict[str, str]) -> LockedSource:
     locked = _locked(expert.ref, checkpoint, hashes)
+    if checkpoint.under is not None and checkpoint.directory is not None:
+        locked = locked.model_copy(update={"settings": hash_file(checkpoint.directory / CONFIG_NAME)})
     if checkpoint.under is None or expert.model is None or expert.adapter is None:
         return locked
     return locked.model_copy(update={"under": _locked(expert.model, checkpoint.under, {})})

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from supermerge.checkpoint.adapters.changes import Changed, Directed, Fitted, LowRank, Rescaled, Shifted, Stored
 from supermerge.checkpoint.adapters.parts import Parts, changed_tensors
 from supermerge.checkpoint.adapters.settings import AdapterSettings
+from supermerge.checkpoint.contents import same_tensor
 from supermerge.checkpoint.names import map_names, pattern
 from supermerge.checkpoint.source import TensorInfo, TensorSource
 from supermerge.errors import CheckpointError
@@ -49,7 +50,8 @@ class Fitting:
         name = self._names.get(trained)
         if name is None and not set(self._settings.saved) & set(trained.split(".")):
             self.problems.append((trained, "the model has no such tensor"))
-        else:
+        elif name is None or not same_tensor(self._adapter, stored, self._model, name):
+            # PEFT also saves embeddings as they were, beside the factors that it trained of them.
             self.changed[name or trained] = Changed((self._adapter, stored))
 
     def _add(self, module: str, name: str, roles: Mapping[str, str]) -> None:
