@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import torch
@@ -65,10 +65,10 @@ class MemoryStore:
 
 
 class Resident(MemoryStore):
-    """Every tensor of another source, read once and kept in storage dtype; reading gives the source's bytes."""
+    """Another source, of which the tensors `kept` are read once and kept in storage dtype: the same bytes."""
 
-    def __init__(self, source: TensorSource) -> None:
-        super().__init__(source.label, {name: source.read(name) for name in source.tensors})
+    def __init__(self, source: TensorSource, kept: Iterable[str]) -> None:
+        super().__init__(source.label, {name: source.read(name) for name in kept})
 
 
 def _odd(tensor: Tensor) -> str:

@@ -16,11 +16,15 @@ from supermerge.errors import CheckpointError, UsageError
 from supermerge.events import emit
 from supermerge.learn.adam import Adam
 from supermerge.learn.coefficients import Coefficients
-from supermerge.learn.engine import Engine, Loss
+from supermerge.learn.division import Division, divide
+from supermerge.learn.engine import Engine
+from supermerge.learn.factored import Factored
+from supermerge.learn.factored_engine import FactoredEngine
 from supermerge.learn.loop import Batch, EarlyStopping, Loop, Saving
 from supermerge.learn.merged import Merged
 from supermerge.learn.parameters import Mergeable, find_mergeable, learning_mode
 from supermerge.learn.state import StepRecord
+from supermerge.learn.stepping import Loss, Stepping
 from supermerge.learn.task_vectors import TaskVectors
 
 
@@ -77,6 +81,8 @@ def learn(
     autocast. The model is in eval mode while learning and gets its mode back.
 
     Memory: the model, its gradient, the activations, and buffers of the largest tensor; nothing that grows with k.
+    Where every expert is an adapter on the base (LoRA, IA3), tensors are learned as the adapters' factors: memory is
+    then the model, the adapters and the activations (see `factored_engine`).
 
     Errors: UsageError; CheckpointError (names or shapes that differ, NaN or Inf); DataError (the batches end early);
     Diverged (a loss that is not finite; it carries the last good coefficients).
@@ -88,20 +94,22 @@ def learn(
     base_source = _source(base)
     sources = {name: _expert(expert, base_source) for name, expert in experts.items()}
     mergeable = find_mergeable(model, base_source, sources)
+    division = divide(base_source, sources, mergeable.learned, by_row=granularity == "row")
     if residency == "memory":
-        sources = {name: Resident(source) for name, source in sources.items()}
+        kept = [*division.dense(mergeable.learned), *mergeable.started]
+        sources = {name: Resident(source, kept) for name, source in sources.items()}
     vectors = TaskVectors(base_source, sources, mergeable.dtype)
     coefficients = _start(mergeable, vectors, link, granularity, init)
-    changed = _write_start(mergeable, vectors, coefficients, base_source)
     # Where no expert differs from the base, ⟨gradient, τ⟩ is 0: such tensors keep their start and need no gradient.
+    changed = _write_start(mergeable, division, vectors, coefficients, base_source)
     learned = {name: parameter for name, parameter in mergeable.learned.items() if name in changed}
     if not learned:
         raise CheckpointError(
             "No expert differs from the base in any parameter.", hint="Pass fine-tuned experts, and their own base."
         )
     with ExitStack() as stack:
-        stack.enter_context(learning_mode(model, learned))
-        engine = stack.enter_context(Engine(learned, vectors, coefficients, Adam(lr), clip=clip))
+        stack.enter_context(learning_mode(model, {name: learned[name] for name in division.dense(learned)}))
+        engine = stack.enter_context(_engine(learned, division, base_source, vectors, coefficients, Adam(lr), clip))
         loop = Loop(
             engine,
             model,
@@ -155,22 +163,44 @@ def _start(
 
 
 def _write_start(
-    mergeable: Mergeable, vectors: TaskVectors, coefficients: Coefficients, base: TensorSource
+    mergeable: Mergeable, division: Division, vectors: TaskVectors, coefficients: Coefficients, base: TensorSource
 ) -> set[str]:
     """The model at the initial coefficients, every floating tensor checked; integer tensors as the base has them.
 
-    Returns the names of the tensors that at least one expert changed.
+    Tensors that are learned as factors, and those that no expert changes, stay the base's. Returns the names of the
+    tensors that at least one expert changed.
     """
     tensors = mergeable.learned | mergeable.started
     merged = Merged(tensors, vectors)
-    changed = set()
-    for name in tensors:
+    for name in (*division.factored, *division.untouched):
+        merged.write_base(name)
+    changed = set(division.factored)
+    for name in division.dense(tensors):
         if merged.check(name):
             changed.add(name)
         merged.write(name, coefficients.effective(name))
     for name, tensor in mergeable.copied.items():
         tensor.copy_(base.read(name))
     return changed
+
+
+def _engine(
+    learned: dict[str, Tensor],
+    division: Division,
+    base: TensorSource,
+    vectors: TaskVectors,
+    coefficients: Coefficients,
+    adam: Adam,
+    clip: float | None,
+) -> Stepping:
+    """The engine that suits the experts: with factors where any tensor has them."""
+    if not division.factored:
+        return Engine(learned, vectors, coefficients, adam, clip=clip)
+    factored = {
+        name: Factored.read(base.tensors[name], parts, vectors.experts, learned[name])
+        for name, parts in division.factored.items()
+    }
+    return FactoredEngine(learned, factored, vectors, coefficients, adam, clip=clip)
 
 
 def _in_bf16(loss: Loss, precision: str, model: nn.Module) -> Loss:

@@ -17,8 +17,8 @@ from torch import nn
 from supermerge.errors import DataError, RefusedError
 from supermerge.events import emit
 from supermerge.learn.coefficients import Coefficients
-from supermerge.learn.engine import Engine, Item, Loss
 from supermerge.learn.state import Progress, StepRecord, load_state, save_state
+from supermerge.learn.stepping import Item, Loss, Stepping
 
 Batch = tuple[str, Any] | Sequence[tuple[str, Any] | tuple[str, Any, float]]
 """One optimiser step: (task, batch), or a list of (task, batch[, weight])."""
@@ -58,7 +58,7 @@ class Loop:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Stepping,
         model: nn.Module,
         loss: Loss,
         *,

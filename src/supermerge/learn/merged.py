@@ -54,20 +54,30 @@ class Merged:
             self.add(merged, tau, c[i])
         self.end(name, merged)
 
+    def write_base(self, name: str) -> None:
+        """Write θp(j) itself, a block of rows at a time; a NaN or Inf in it is a CheckpointError."""
+        tensor = self._tensors[name]
+        with torch.no_grad():
+            for rows in row_blocks(tensor.shape):
+                base = self._vectors.base(name, rows if tensor.dim() else None)
+                require_finite(name, "the base", base)
+                tensor[rows if tensor.dim() else ...] = base.to(tensor.dtype)
+
     def check(self, name: str) -> bool:
         """Whether any expert changed tensor j; a NaN or Inf in it is a CheckpointError that names tensor and source."""
         base = self._vectors.base(name)
-        self._require_finite(name, "the base", base)
+        require_finite(name, "the base", base)
         changed = False
         for expert, tau in zip(self._vectors.experts, self._vectors.each(name, base), strict=True):
-            self._require_finite(name, f"expert {expert}", tau)
+            require_finite(name, f"expert {expert}", tau)
             changed = changed or bool(tau.any())
         return changed
 
-    @staticmethod
-    def _require_finite(name: str, label: str, tensor: Tensor) -> None:
-        if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
-            raise CheckpointError(
-                f"{name}: NaN or Inf in {label}.",
-                hint="The checkpoint is damaged or its training diverged: replace it.",
-            )
+
+def require_finite(name: str, label: str, tensor: Tensor) -> None:
+    """CheckpointError where tensor `name` of `label` holds NaN or Inf."""
+    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+        raise CheckpointError(
+            f"{name}: NaN or Inf in {label}.",
+            hint="The checkpoint is damaged or its training diverged: replace it.",
+        )

@@ -37,9 +37,9 @@ class TaskVectors:
         largest = max((info.numel for info in base.tensors.values() if info.is_floating), default=0)
         self._tau = torch.empty(max(largest, _BLOCK), dtype=dtype)
 
-    def base(self, name: str) -> Tensor:
-        """θp(j) in `dtype`, for reading only and until the next call."""
-        return self._base.read(name, buffer=self._base_buffer).to(self.dtype)
+    def base(self, name: str, rows: slice | None = None) -> Tensor:
+        """θp(j), or some of its rows, in `dtype`, for reading only and until the next call."""
+        return self._base.read(name, rows, buffer=self._base_buffer).to(self.dtype)
 
     def each(self, name: str, base: Tensor) -> Iterator[Tensor]:
         """τ(i, j) for i = 1…k, each the caller's to overwrite until the next is asked for; `base` is `base(name)`."""
@@ -69,6 +69,10 @@ class TaskVectors:
                 parts = [_inner(g[rows], t[rows], by_row) for rows in self._fill(tau, source, name, base)]
                 products.append(_joined(parts, by_row))
             yield slice(first, first + len(sources)), taus, torch.stack(products)
+
+    def products(self, name: str, gradient: Tensor, *, by_row: bool) -> Tensor:
+        """⟨gradient, τ(i, j)⟩ of all experts: `[k]` or, `by_row`, `[k, rows]`."""
+        return torch.cat([dc for _, _, dc in self.reduced(name, self.base(name), gradient, by_row=by_row)])
 
     def _fill(self, tau: Tensor, source: TensorSource, name: str, base: Tensor) -> Iterator[slice]:
         """Write one expert's task vector into `tau`; gives the rows of every block as soon as they are there."""

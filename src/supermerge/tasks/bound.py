@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from supermerge.checkpoint import Buffer, TensorInfo, TensorSource
+from supermerge.checkpoint import Buffer, Renamed, TensorInfo, TensorSource
 from supermerge.errors import CheckpointError
 from supermerge.tasks.binding import Binding, Made, Origin
 
@@ -41,6 +41,12 @@ class Bound:
     def bytes_read(self) -> int:
         """Bytes read from the file so far."""
         return self._source.bytes_read
+
+    @property
+    def stored(self) -> Renamed:
+        """The source under the same names, without the tensors that are fused as they are read."""
+        plain = {name: how.route.sources[0] for name, how in self._binding.made.items() if how.route.converter is None}
+        return Renamed(self._source, {name: self._names[file] for name, file in plain.items()})
 
     def origin(self, name: str) -> Origin:
         """What tensor `name` is made of; the same for the aliases of a tied tensor."""

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
+from dense_models import dense, values_of
 from peft_models import Trained
 
-from supermerge import learn, merge, plan, run
+from supermerge import merge, plan, run
 from supermerge.checkpoint import Checkpoint, open_expert
 from supermerge.errors import CheckpointError
 from supermerge.inspection import inspect
@@ -27,20 +28,6 @@ from supermerge.verify import verify
 Make = Callable[..., Trained]
 # What reads by element, by matrix and by model.
 METHODS = ("ties", "dare_linear", "breadcrumbs", "tsv_m", "iso_c", "pcb")
-
-
-def values_of(base: Path, adapter: Path) -> dict[str, Tensor]:
-    """Every tensor of the model that an adapter makes of a base."""
-    with ExitStack() as stack:
-        expert = open_expert(adapter, stack.enter_context(Checkpoint.open(base)), stack)
-        return {name: expert.read(name).clone() for name in expert.tensors}
-
-
-def dense(base: Path, adapter: Path, directory: Path) -> Path:
-    """The model that an adapter makes of a base, as a checkpoint of its own."""
-    directory.mkdir()
-    save_file(values_of(base, adapter), directory / "model.safetensors")
-    return directory
 
 
 @pytest.fixture
@@ -129,23 +116,6 @@ def test_an_adapter_is_inspected_on_its_base(three: tuple[Path, dict[str, Path],
     assert expected is not None
     torch.testing.assert_close(torch.tensor(seen.norms), torch.tensor(expected.norms))
     torch.testing.assert_close(torch.tensor(seen.cosines), torch.tensor(expected.cosines))
-
-
-def test_coefficients_are_learned_as_from_dense_models(
-    three: tuple[Path, dict[str, Path], dict[str, Path]], trained: Make
-) -> None:
-    base, adapters, models = three
-    model = trained("lora").case.model()
-    ids = torch.tensor([[1, 5, 9, 30, 2, 4]])
-
-    def loss(model: torch.nn.Module, task: str, batch: Tensor) -> Tensor:
-        return model(input_ids=batch, labels=batch).loss
-
-    found = [
-        learn(model, base, experts, [("t", ids)] * 3, loss, steps=3, lr=0.1).coefficients
-        for experts in (adapters, models)
-    ]
-    assert all(torch.equal(found[0].w[name], found[1].w[name]) for name in found[1].w)
 
 
 def test_a_retrained_adapter_is_another(trained: Make) -> None:

@@ -95,7 +95,7 @@ def test_other_objects_are_a_usage_error() -> None:
 
 def test_resident_gives_the_same_bytes(save: Save) -> None:
     checkpoint = Checkpoint.open(save("model", WEIGHTS))
-    resident = Resident(checkpoint)
+    resident = Resident(checkpoint, checkpoint.tensors)
     checkpoint.close()
     assert resident.label == checkpoint.label
     assert resident.tensors == checkpoint.tensors
