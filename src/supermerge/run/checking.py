@@ -21,7 +21,7 @@ from supermerge.recipe import Recipe
 from supermerge.resolve import chosen_methods
 from supermerge.run.environment import versions
 from supermerge.run.learned import file_coefficients, merge_of
-from supermerge.run.measuring import kinds_of, measured
+from supermerge.run.measuring import measured
 from supermerge.run.output import COEFFICIENTS, merge_all
 from supermerge.run.prepared import Prepared, prepared
 
@@ -54,7 +54,7 @@ def check(directory: str | os.PathLike[str]) -> int:
             hint="Put them back where they were, or download them again.",
         )
     # Only statistics are measured again, or recognised, by the rows.
-    with_rows = bool(kinds_of(chosen_methods(inputs.recipe).bounds))
+    with_rows = any(bound.kinds for bound in chosen_methods(inputs.recipe).bounds)
     with phase("check"), prepared(inputs.recipe, with_rows=with_rows) as ready:
         sink = _Hashes()
         with measured(ready, _choice(path, ready)) as choice:

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from supermerge.assemble import Choice
-from supermerge.methods import Bound
 from supermerge.run.prepared import Prepared
-
-
-def kinds_of(bounds: Sequence[Bound]) -> list[str]:
-    """Every kind of statistics that some of `bounds` need and do not have, each once."""
-    return list(dict.fromkeys(kind for bound in bounds if bound.measured is None for kind in bound.kinds))
 
 
 @contextmanager
 def measured(ready: Prepared, choice: Choice) -> Iterator[Choice]:
     """`choice` with the statistics that its methods need; their files are open inside the block."""
-    kinds = kinds_of(choice.bounds)
-    if not kinds:
+    if all(bound.measured is not None or not bound.kinds for bound in choice.bounds):
         yield choice
         return
-    from supermerge.statistics import measure
+    from supermerge.statistics import supplied
 
     with ExitStack() as files:
-        found = measure(
-            kinds,
-            ready.bench,
-            ready.opened.base,
-            ready.match.experts,
-            ready.opened.experts,
-            {task: rows.learning for task, rows in ready.rows.items()},
-            ready.recipe.seed,
-            files,
-        )
-        with_them = {id(bound): bound.with_statistics(found) if bound.kinds else bound for bound in choice.bounds}
+        complete = supplied(choice.bounds, ready.statistics(), files)
+        with_them = {id(bound): each for bound, each in zip(choice.bounds, complete, strict=True)}
         yield Choice(
             with_them[id(choice.default)],
             tuple((pattern, with_them[id(bound)]) for pattern, bound in choice.rules),

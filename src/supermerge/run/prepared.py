@@ -21,6 +21,7 @@ from supermerge.run.rows import TaskRows, digest, read_task_rows
 from supermerge.run.scoring import Scoring
 
 if TYPE_CHECKING:
+    from supermerge.statistics import Setup
     from supermerge.tasks.workbench import Workbench
 
 
@@ -43,6 +44,13 @@ class Prepared:
     def scoring(self) -> Scoring:
         """What scores models on the test rows."""
         return Scoring(self.require_bench("Scoring"), self.opened, self.rows)
+
+    def statistics(self) -> Setup:
+        """What statistics of the experts are measured on."""
+        from supermerge.statistics import Setup
+
+        rows = {task: rows.learning for task, rows in self.rows.items()}
+        return Setup(self.bench, self.opened.base, self.match.experts, self.opened.experts, rows, self.recipe.seed)
 
     def session(self, directory: Path | None) -> Session:
         """What learns coefficients; interrupted states are kept in `directory`."""

@@ -1,6 +1,7 @@
 """Passes of data through one expert, measured once, kept beside it, and reusable without the data."""
 
-from supermerge.statistics.measure import measure
+from supermerge.statistics.measure import Setup
 from supermerge.statistics.stored import Stored
+from supermerge.statistics.supply import supplied
 
-__all__ = ["Stored", "measure"]
+__all__ = ["Setup", "Stored", "supplied"]

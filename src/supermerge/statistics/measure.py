@@ -1,9 +1,8 @@
-"""Statistics of all experts: read where they were measured before, measured where not."""
+"""One kind of statistics of one expert: read where it was measured before, measured where not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from supermerge.methods import KINDS
 from supermerge.statistics.examples import LearningRows, chosen_rows, encoded
 from supermerge.statistics.file import About, checked, directories, file_name, only_file, root_mean_square, save
 from supermerge.statistics.fingerprints import data_fingerprint, model_fingerprint
-from supermerge.statistics.stored import Part, Stored
 from supermerge.tasks.rows import Row
 
 if TYPE_CHECKING:
@@ -24,8 +22,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measuring:
-    """`sources` are the experts under the base's names, `checkpoints` the same as they are stored."""
+class Setup:
+    """What statistics are measured of, and on which examples.
+
+    `sources` are the experts under the base's names, `checkpoints` the same as they are stored; `rows` are the rows
+    that may be learned from, by task. Without a `bench`, or without rows, statistics must lie beside the experts. The
+    weights on the bench are overwritten.
+    """
 
     bench: Workbench | None
     base: Checkpoint
@@ -35,7 +38,11 @@ class _Measuring:
     seed: int
 
     def file(self, kind: str, expert: str) -> Path:
-        """The file of `kind` of `expert` ("" for the base), checked; made where there is none."""
+        """The file of `kind` of `expert` ("" for the base), checked; made where there is none.
+
+        Raises CheckpointError for statistics of another model, DataError for those of other examples and where there is
+        nothing to measure them on.
+        """
         source = self.sources[expert] if expert else self.base
         checkpoint = self.checkpoints[expert] if expert else self.base
         rows = chosen_rows(kind, self.bench, expert, self.rows, self.seed) if self.bench else {}
@@ -89,31 +96,3 @@ class _Measuring:
         if KINDS[kind].side == "outputs":
             return layerwise_by_file(bench.binding, gradient_grams(bench, kind, examples, self.seed)), ()
         return elementwise_by_file(bench.binding, diagonal_fisher(bench, kind, examples, self.seed), self.base), ()
-
-
-def measure(
-    kinds: Iterable[str],
-    bench: Workbench | None,
-    base: Checkpoint,
-    sources: Mapping[str, TensorSource],
-    checkpoints: Mapping[str, Checkpoint],
-    rows: Mapping[str, LearningRows],
-    seed: int,
-    files: ExitStack,
-) -> Stored:
-    """The statistics of `kinds` of every expert, from files that `files` closes; what is missing is measured and kept.
-
-    An expert whose tasks have no rows, or a recipe without tasks, must come with its statistics. The weights on the
-    workbench are overwritten. Raises CheckpointError for statistics of another model, DataError for those of other
-    examples and where there is nothing to measure them on.
-    """
-    work = _Measuring(bench, base, sources, checkpoints, rows, seed)
-    parts: dict[str, list[Part]] = {}
-    for kind in kinds:
-        parts[kind] = []
-        for expert in [""] if KINDS[kind].of_base else sources:
-            path = work.file(kind, expert)
-            about = About.read(path)
-            stored = files.enter_context(Checkpoint.open(path))
-            parts[kind].append(Part(stored, about.size, frozenset(about.inputs_first)))
-    return Stored(parts)
