@@ -21,6 +21,7 @@ from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, Match, ShardWriter
 from supermerge.errors import CheckpointError, RecipeError
 from supermerge.methods import BLOCK, KINDS, Bound, Measured, Statistics, get, names
+from supermerge.methods.measured import own_shape
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ ROWS |= {
         one_expert={"subspace": "inputs", "tolerance": 1e-9}, identical={"subspace": "inputs", "tolerance": 1e-9}
     ),
     "gradient_matching": Row(one_expert={}),
+    "lot": Row(one_expert={"ridge": 1e-9}, identical={"ridge": 1e-9}),
+    # Eigenvectors of equal eigenvalues are anyone's guess.
+    "cat": Row(generic=True, one_expert={"scale": 1}),
+    "esm": Row(generic=True),
+    "sens_merging": Row(one_expert={"scale": 1}),
 }
 STATIC = sorted(ROWS)
 
@@ -112,7 +118,7 @@ class Drawn(Measured):
                 for expert in (["base"] if KINDS[kind].of_base else context.experts)
             ]
             for kind in kinds
-            if KINDS[kind].elementwise or len(context.shape) == 2
+            if own_shape(kind, context.shape) is not None
         }
         return Statistics(values, {kind: [1.0 + len(expert) for expert in context.experts] for kind in kinds})
 
@@ -122,8 +128,10 @@ class Drawn(Measured):
         if KINDS[kind].elementwise:
             flat = torch.rand(math.prod(context.shape), generator=draw) ** 4
             return flat[context.offset : context.offset + math.prod(shape)].view(shape)
-        side = context.shape[-1 if KINDS[kind].side == "inputs" else 0]
-        rows = torch.randn(2 * side + 1, side, generator=draw)
+        shape = own_shape(kind, context.shape)
+        if KINDS[kind].side not in ("inputs", "outputs"):
+            return torch.rand(shape, generator=draw)
+        rows = torch.randn(2 * shape[0] + 1, shape[0], generator=draw)
         return rows.T @ rows / len(rows)
 
 

@@ -21,6 +21,12 @@ def layer_number(name: str) -> tuple[str, int] | None:
     return (found[1], int(found[2])) if found else None
 
 
+def family(name: str) -> str | None:
+    """The name without its layer's number: what its namesakes in the other layers share; None where there is none."""
+    layer, found = layer_of(name), layer_number(name)
+    return None if layer is None or found is None else f"{found[0]}*{name[len(layer) :]}"
+
+
 def stacks(names: Iterable[str]) -> dict[str, int]:
     """What stands before the number of a layer → how many such layers there are."""
     counts: defaultdict[str, int] = defaultdict(int)

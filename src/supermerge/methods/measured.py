@@ -18,14 +18,19 @@ class Kind:
     """One kind of statistic.
 
     With side `elements` it has the shape of the tensor that it belongs to and may be read in pieces; with `inputs` or
-    `outputs` it is a square matrix that belongs to the weight of a linear layer. `labelled` says that it cannot be
-    measured without labels, `of_base` that it is measured of the base, on the examples of all tasks.
+    `outputs` it is a square matrix that belongs to the weight of a linear layer; with `scales` it has the shape of a
+    normalisation's scale; with `tensor` it is one number per tensor, with `model` one number. `labelled` says that it
+    cannot be measured without labels, `of_base` that it is measured of the base; that and what is `on_all` is measured
+    on the examples of all tasks. `most` examples of a task are looked at, at most: 1,000, as by the authors of RegMean
+    and MaTS, unless said otherwise.
     """
 
-    side: Literal["elements", "inputs", "outputs"]
+    side: Literal["elements", "inputs", "outputs", "scales", "tensor", "model"]
     words: str
     labelled: bool = False
     of_base: bool = False
+    on_all: bool = False
+    most: int = 1000
 
     @property
     def elementwise(self) -> bool:
@@ -41,10 +46,16 @@ KINDS: Mapping[str, Kind] = {
     "base_fisher_sampled": Kind("elements", "fisher_sampled of the base", of_base=True),
     "base_fisher_empirical": Kind("elements", "fisher_empirical of the base", labelled=True, of_base=True),
     "gram": Kind("inputs", "of a linear layer, the mean over tokens of x xᵀ, x its input"),
+    "norm_moments": Kind("scales", "of a normalisation, the mean over tokens of x̂², x̂ what its scale multiplies"),
     "gradient_gram_sampled": Kind(
         "outputs", "of a linear layer, the mean over tokens of g gᵀ, g = ∂ log p(y|x) / ∂ output, y drawn from p(y|x)"
     ),
     "gradient_gram_empirical": Kind("outputs", "the same with the example's own label for y", labelled=True),
+    "sensitivity_sampled": Kind("tensor", "the mean over examples of Σ |θ ∂ log p(y|x) / ∂θ|, y drawn from p(y|x)"),
+    "sensitivity_empirical": Kind("tensor", "the same with the example's own label for y", labelled=True),
+    "alignment": Kind(
+        "model", "the sum over the other experts of the mean distance of logits on their tasks", on_all=True, most=100
+    ),
 }
 
 Estimator = Literal["exact", "sampled", "empirical"]
@@ -83,14 +94,25 @@ class Even(Measured):
 
     def of(self, kinds: Sequence[str], context: Context, shape: Sequence[int]) -> Statistics:
         """Ones in the shape of the piece, identities for matrices."""
+        ones = {kind: tuple(shape) if KINDS[kind].elementwise else own_shape(kind, context.shape) for kind in kinds}
         found = {
-            kind: [torch.ones(*shape) if KINDS[kind].elementwise else torch.eye(_side(kind, context))]
+            kind: [torch.ones(one) if KINDS[kind].side not in ("inputs", "outputs") else torch.eye(one[0])]
             * (1 if KINDS[kind].of_base else len(context.experts))
-            for kind in kinds
-            if KINDS[kind].elementwise or len(context.shape) == 2
+            for kind, one in ones.items()
+            if one is not None
         }
         return Statistics(found, {kind: [1.0] * len(context.experts) for kind in kinds})
 
 
-def _side(kind: str, context: Context) -> int:
-    return context.shape[-1 if KINDS[kind].side == "inputs" else 0]
+def own_shape(kind: str, shape: Sequence[int]) -> tuple[int, ...] | None:
+    """The shape of a statistic of a tensor of `shape`; None where a tensor of that shape has no such statistic."""
+    match KINDS[kind].side:
+        case "elements":
+            return tuple(shape)
+        case "inputs" | "outputs":
+            side = shape[-1 if KINDS[kind].side == "inputs" else 0] if len(shape) == 2 else 0
+            return (side, side) if len(shape) == 2 else None
+        case "scales":
+            return tuple(shape) if len(shape) == 1 else None
+        case "tensor" | "model":
+            return ()

@@ -21,7 +21,7 @@ from supermerge.methods.context import Context
 from supermerge.methods.factored import FactoredMerge
 from supermerge.methods.measured import KINDS, Even, Measured, Statistics
 from supermerge.methods.parameters import configuration, injected, validated
-from supermerge.methods.survey import Survey
+from supermerge.methods.survey import MeasuredSurvey, Survey
 
 Scope = Literal["element", "row", "tensor", "model"]
 Values = Mapping[str, Any]
@@ -137,7 +137,10 @@ class Bound:
 
     def survey(self, k: int) -> Survey | None:
         """A fresh survey of k task vectors, of a tensor or of the model as `scope` says, where the method needs one."""
-        return self.method.survey(self.values, k) if self.method.survey else None
+        survey = self.method.survey(self.values, k) if self.method.survey else None
+        if isinstance(survey, MeasuredSurvey):
+            survey.statistics = self._statistics
+        return survey
 
     def factored(self, k: int) -> FactoredMerge | None:
         """The merge of k task vectors that are given as factors, where there is such a way."""

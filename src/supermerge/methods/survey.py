@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from supermerge.methods.context import BLOCK, Context
+from supermerge.methods.measured import Statistics
 from supermerge.methods.selection import Selection
 
 
@@ -29,6 +30,13 @@ class Survey(ABC):
     @abstractmethod
     def finish_pass(self) -> bool:
         """End a pass; True asks for another one over the same tensors."""
+
+
+class MeasuredSurvey(Survey):
+    """A survey that looks at the statistics of the experts too; `statistics` gives those of a piece."""
+
+    def __init__(self) -> None:
+        self.statistics: Callable[[Context, Tensor], Statistics] = lambda context, base: Statistics()
 
 
 class Totals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from supermerge.assemble.pieces import piece_elements
 from supermerge.assemble.workers import default_threads
 from supermerge.checkpoint import Match
 from supermerge.methods import KINDS
+from supermerge.methods.measured import own_shape
 from supermerge.plan.rehearsal import bytes_per_element
 
 # What the libraries of a phase take once loaded, measured on Linux with the versions in constraints/cpu.txt.
@@ -43,15 +45,9 @@ def learning_bytes(match: Match, *, resident: bool) -> int:
 
 def stored_statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
     """What statistics of one expert take in fp32: a matrix may belong to every weight of two dimensions."""
-    total = 0
-    for kind in kinds:
-        for name in match.merged:
-            info = match.base.tensors[name]
-            if KINDS[kind].elementwise:
-                total += 4 * info.numel
-            elif len(info.shape) == 2:
-                total += 4 * info.shape[-1 if KINDS[kind].side == "inputs" else 0] ** 2
-    return total
+    tensors = [match.base.tensors[name].shape for name in match.merged]
+    shapes = [own_shape(kind, shape) for kind in kinds for shape in tensors]
+    return sum(4 * math.prod(shape) for shape in shapes if shape is not None)
 
 
 def statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
@@ -59,7 +55,11 @@ def statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
 
     A copy of the whole is held while it is written.
     """
-    each = [stored_statistics_bytes(match, [kind]) * (2 if KINDS[kind].elementwise else 1) for kind in kinds]
+    elementwise = 2 * sum(4 * match.base.tensors[name].numel for name in match.merged)
+    by_gradient = {"elements", "tensor"}
+    each = [
+        elementwise if KINDS[kind].side in by_gradient else stored_statistics_bytes(match, [kind]) for kind in kinds
+    ]
     return max(each, default=0)
 
 

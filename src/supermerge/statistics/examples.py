@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from supermerge.tasks.encode import Example
     from supermerge.tasks.workbench import Workbench
 
-MOST = 1000
-"""Examples of one task that are looked at, at most: what the authors of RegMean and MaTS take."""
-
 
 class LearningRows(Protocol):
     """The rows of one task that may be learned from: labelled validation rows and unlabelled ones. Never test rows."""
@@ -36,14 +33,14 @@ class LearningRows(Protocol):
 def chosen_rows(
     kind: str, bench: Workbench, expert: str, rows: Mapping[str, LearningRows], seed: int
 ) -> dict[str, list[Row]]:
-    """Task → rows, for the tasks of `expert`, or for all tasks where it is the base's; empty where they have none.
+    """Task → rows, for the tasks of `expert`, or for all tasks where the kind says so; empty where they have none.
 
     A statistic that needs labels has the labelled rows, another one the unlabelled rows, or the labelled ones where
     there are no others. Raises DataError where a task has rows, but none with labels for a statistic that needs them.
     """
     found: dict[str, list[Row]] = {}
     for task, spec in bench.specs.items():
-        if (spec.expert != expert and not KINDS[kind].of_base) or task not in rows:
+        if (spec.expert != expert and not KINDS[kind].of_base and not KINDS[kind].on_all) or task not in rows:
             continue
         labelled, unlabelled = rows[task].labelled, rows[task].unlabelled
         needs_labels = KINDS[kind].labelled or spec.is_generation
@@ -54,7 +51,7 @@ def chosen_rows(
             )
         pool = labelled if needs_labels or not unlabelled else unlabelled
         if pool:
-            found[task] = take(pool, MOST, seed)
+            found[task] = take(pool, KINDS[kind].most, seed)
     return found
 
 

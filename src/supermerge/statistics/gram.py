@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from supermerge.events import emit
-from supermerge.statistics.examples import unpadded
+from supermerge.statistics.forward import watch
 from supermerge.statistics.linears import inputs_first, shared_linears
 
 if TYPE_CHECKING:
@@ -19,38 +17,34 @@ if TYPE_CHECKING:
     from supermerge.tasks.workbench import Workbench
 
 
+class Grams:
+    """G = (1/n) Σ x xᵀ [inputs, inputs] by weight, x a layer's input at every one of the n tokens that it has seen."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Tensor] = {}
+        self._tokens: Counter[str] = Counter()
+        self.inputs_first: set[str] = set()
+        """Those weights, of all that were seen, that are stored as [inputs, outputs]."""
+
+    def see(self, name: str, module: nn.Module, rows: Tensor) -> None:
+        """Add the inputs [tokens, inputs] of one batch."""
+        if name not in self._totals:
+            self._totals[name] = torch.zeros(rows.shape[1], rows.shape[1], device=rows.device)
+        self._totals[name].addmm_(rows.T, rows)
+        self._tokens[name] += len(rows)
+        if inputs_first(module):
+            self.inputs_first.add(name)
+
+    @property
+    def means(self) -> dict[str, Tensor]:
+        """By weight; a layer that no example passes through has none."""
+        return {name: total / self._tokens[name] for name, total in self._totals.items()}
+
+
 def input_grams(
     bench: Workbench, examples: Mapping[str, Sequence[Example]]
 ) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """G = (1/n) Σ x xᵀ [inputs, inputs] by weight of `bench.model`, and the weights stored as [inputs, outputs].
-
-    x is the layer's input at every one of the n tokens (patches, places) of all examples. Batches hold examples of one
-    length, so that no padding is counted. Layers that no example passes through have none.
-    """
-    totals: dict[str, Tensor] = {}
-    tokens: Counter[str] = Counter()
-    turned: set[str] = set()
-
-    def observer(name: str) -> Callable[[nn.Module, Any], None]:
-        def observe(module: nn.Module, inputs: Any) -> None:
-            rows = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float()
-            if name not in totals:
-                totals[name] = torch.zeros(rows.shape[1], rows.shape[1], device=rows.device)
-            totals[name].addmm_(rows.T, rows)
-            tokens[name] += len(rows)
-
-        return observe
-
-    count, done = sum(len(part) for part in examples.values()), 0
-    for task, part in examples.items():
-        with ExitStack() as hooks, torch.no_grad():
-            for name, module in shared_linears(bench, task):
-                handle = module.register_forward_pre_hook(observer(name))
-                hooks.callback(handle.remove)
-                if inputs_first(module):
-                    turned.add(name)
-            for batch in unpadded(part, bench.specs[task].batch_size):
-                bench.places(task, bench.batch(task, batch))
-                done += len(batch)
-                emit("progress", phase="statistics", done=done, total=count, unit="examples")
-    return {name: total / tokens[name] for name, total in totals.items()}, frozenset(turned & totals.keys())
+    """G by weight of `bench.model`, over all tokens (patches, places), and the weights stored as [inputs, outputs]."""
+    grams = Grams()
+    watch(bench, examples, shared_linears, grams.see)
+    return grams.means, frozenset(grams.inputs_first)

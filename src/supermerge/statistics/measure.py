@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from supermerge.checkpoint import Checkpoint, TensorSource
@@ -81,18 +82,31 @@ class Setup:
         self, kind: str, bench: Workbench, source: TensorSource, rows: Mapping[str, Sequence[Row]]
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Tensors by file name, and the names of the weights that have their inputs first."""
+        from supermerge.statistics.alignment import logits
         from supermerge.statistics.filed import elementwise_by_file, layerwise_by_file
-        from supermerge.statistics.fisher import diagonal_fisher
+        from supermerge.statistics.fisher import diagonal_fisher, sensitivity
         from supermerge.statistics.gradient_gram import gradient_grams
         from supermerge.statistics.gram import input_grams
+        from supermerge.statistics.norms import norm_moments
 
         bench.load(source)
         examples = encoded(bench, rows)
-        if kind == "gram":
-            grams, turned = input_grams(bench, examples)
-            by_file = layerwise_by_file(bench.binding, grams)
-            stored = layerwise_by_file(bench.binding, {name: grams[name] for name in turned})
-            return by_file, tuple(stored)
-        if KINDS[kind].side == "outputs":
-            return layerwise_by_file(bench.binding, gradient_grams(bench, kind, examples, self.seed)), ()
-        return elementwise_by_file(bench.binding, diagonal_fisher(bench, kind, examples, self.seed), self.base), ()
+        match KINDS[kind].side:
+            case "inputs":
+                grams, turned = input_grams(bench, examples)
+                by_file = layerwise_by_file(bench.binding, grams)
+                stored = layerwise_by_file(bench.binding, {name: grams[name] for name in turned})
+                return by_file, tuple(stored)
+            case "outputs":
+                return layerwise_by_file(bench.binding, gradient_grams(bench, kind, examples, self.seed)), ()
+            case "scales":
+                return elementwise_by_file(bench.binding, norm_moments(bench, examples), self.base), ()
+            case "elements":
+                return elementwise_by_file(
+                    bench.binding, diagonal_fisher(bench, kind, examples, self.seed), self.base
+                ), ()
+            case "tensor":
+                found = elementwise_by_file(bench.binding, sensitivity(bench, kind, examples, self.seed), self.base)
+                return {name: one.sum(dtype=torch.float64) for name, one in found.items()}, ()
+            case "model":
+                return logits(bench, examples), ()

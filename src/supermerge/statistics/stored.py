@@ -14,7 +14,10 @@ from supermerge.methods import KINDS, Context, Measured, Statistics
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One kind of one expert: tensors by the base's names, their root mean square, and the turned weights' names."""
+    """One kind of one expert: tensors by the base's names, their root mean square, and the turned weights' names.
+
+    What is one number of the expert has the kind for its name.
+    """
 
     source: TensorSource
     size: float
@@ -33,14 +36,18 @@ class Stored(Measured):
         turned = False
         for kind in kinds:
             experts = self._parts[kind]
-            if all(context.name in part.source.tensors for part in experts):
+            if all(_name(kind, context) in part.source.tensors for part in experts):
                 values[kind] = [_read(kind, part.source, context, shape) for part in experts]
                 turned = turned or any(context.name in part.inputs_first for part in experts)
         sizes = {kind: [part.size for part in self._parts[kind]] for kind in kinds}
         return Statistics(values, sizes, turned)
 
 
+def _name(kind: str, context: Context) -> str:
+    return kind if KINDS[kind].side == "model" else context.name
+
+
 def _read(kind: str, source: TensorSource, context: Context, shape: Sequence[int]) -> Tensor:
     if not KINDS[kind].elementwise:
-        return source.read(context.name)
+        return source.read(_name(kind, context))
     return source.read_flat(context.name, context.offset, context.offset + math.prod(shape)).view(*shape)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
+import torch
+
 from supermerge.checkpoint import Checkpoint
+from supermerge.errors import DataError
 from supermerge.methods import KINDS, Bound
+from supermerge.methods.sens_merging import layer_shares
+from supermerge.statistics.alignment import distances
 from supermerge.statistics.file import About
 from supermerge.statistics.measure import Setup
 from supermerge.statistics.stored import Part, Stored
@@ -28,10 +33,37 @@ def supplied(bounds: Sequence[Bound], setup: Setup, files: ExitStack) -> list[Bo
 
 
 def _parts(kind: str, setup: Setup, files: ExitStack) -> list[Part]:
-    parts: list[Part] = []
+    """One per expert: what the method is shown is the file's tensors, or worked out from them."""
+    parts: dict[str, Part] = {}
+    data: dict[str, str] = {}
     for expert in [""] if KINDS[kind].of_base else setup.sources:
         path = setup.file(kind, expert)
         about = About.read(path)
         stored = files.enter_context(Checkpoint.open(path))
-        parts.append(Part(stored, about.size, frozenset(about.inputs_first)))
-    return parts
+        parts[expert] = Part(stored, about.size, frozenset(about.inputs_first))
+        data[expert] = about.data
+    match KINDS[kind].side:
+        case "model":
+            _require_same(kind, data)
+            found = distances({expert: part.source for expert, part in parts.items()})
+            return [_numbers({kind: value}) for value in found.values()]
+        case "tensor":
+            values = [{name: float(part.source.read(name)) for name in part.source.tensors} for part in parts.values()]
+            return [_numbers(layer_shares(each)) for each in values]
+        case _:
+            return list(parts.values())
+
+
+def _numbers(values: Mapping[str, float]) -> Part:
+    return Part(Checkpoint.open({name: torch.tensor(value) for name, value in values.items()}), 1.0)
+
+
+def _require_same(kind: str, data: Mapping[str, str]) -> None:
+    first, *others = data
+    for other in others:
+        if data[other] != data[first]:
+            raise DataError(
+                f"{kind} of experts {first!r} and {other!r} was measured on different examples: fingerprints "
+                f"{data[first][:16]} and {data[other][:16]}.",
+                hint="Delete both files, and measure again on the same tasks.",
+            )
