@@ -95,6 +95,7 @@ ROWS |= {
 ROWS |= {
     "fisher": Row(one_expert={}, identical={}),
     "regmean": Row(one_expert={}, identical={}),
+    "regmean_plus_plus": Row(one_expert={}, identical={}),
     "mats": Row(
         one_expert={"subspace": "inputs", "tolerance": 1e-9}, identical={"subspace": "inputs", "tolerance": 1e-9}
     ),

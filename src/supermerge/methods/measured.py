@@ -19,16 +19,19 @@ class Kind:
 
     With side `elements` it has the shape of the tensor that it belongs to and may be read in pieces; with `inputs` or
     `outputs` it is a square matrix that belongs to the weight of a linear layer; with `scales` it has the shape of a
-    normalisation's scale; with `tensor` it is one number per tensor, with `model` one number. `labelled` says that it
-    cannot be measured without labels, `of_base` that it is measured of the base; that and what is `on_all` is measured
-    on the examples of all tasks. `most` examples of a task are looked at, at most: 1,000, as by the authors of RegMean
-    and MaTS, unless said otherwise.
+    normalisation's scale; with `tensor` it is one number per tensor, with `model` one number.
+
+    `labelled` says that it cannot be measured without labels, `of_merge` that it depends on the other experts and on
+    the method's parameters, `of_base` that it is measured of the base; that and what is `on_all` is measured on the
+    examples of all tasks. At most `most` examples of a task are looked at: 1,000, as by the authors of RegMean and
+    MaTS, unless said otherwise.
     """
 
     side: Literal["elements", "inputs", "outputs", "scales", "tensor", "model"]
     words: str
     labelled: bool = False
     of_base: bool = False
+    of_merge: bool = False
     on_all: bool = False
     most: int = 1000
 
@@ -46,6 +49,7 @@ KINDS: Mapping[str, Kind] = {
     "base_fisher_sampled": Kind("elements", "fisher_sampled of the base", of_base=True),
     "base_fisher_empirical": Kind("elements", "fisher_empirical of the base", labelled=True, of_base=True),
     "gram": Kind("inputs", "of a linear layer, the mean over tokens of x xᵀ, x its input"),
+    "merged_gram": Kind("inputs", "the same with earlier layers merged already", of_merge=True, most=256),
     "norm_moments": Kind("scales", "of a normalisation, the mean over tokens of x̂², x̂ what its scale multiplies"),
     "gradient_gram_sampled": Kind(
         "outputs", "of a linear layer, the mean over tokens of g gᵀ, g = ∂ log p(y|x) / ∂ output, y drawn from p(y|x)"

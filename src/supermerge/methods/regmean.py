@@ -19,6 +19,19 @@ def off_diagonal(matrix: Tensor, keep: float) -> Tensor:
     return torch.lerp(torch.diag(wide.diagonal()), wide, keep)
 
 
+def regression_mean(
+    base: Tensor, taus: Tensor, context: Context, statistics: Statistics, kind: str, keep: float, ridge: float
+) -> Tensor:
+    """The closest weights on inputs whose Gram matrices are the statistics of `kind`; else the mean of the experts."""
+    grams = statistics.of(kind)
+    if grams is None or not any(bool(gram.any()) for gram in grams):
+        return base + mean(taus)
+    # The system is [inputs, outputs].
+    values = list(taus if statistics.inputs_first else taus.transpose(1, 2))
+    solved = weighted_average([off_diagonal(gram, keep) for gram in grams], values, ridge, f"tensor {context.name!r}")
+    return base + (solved if statistics.inputs_first else solved.T).to(base)
+
+
 @method(
     "regmean",
     scope="tensor",
@@ -49,10 +62,4 @@ def regmean(
     Departs from the paper: `ridge` times the mean diagonal is added to every G̃ᵢ, so that directions that no example has
     take the mean of the experts. With `ridge: 0`, Gram matrices that are singular together are refused as a DataError.
     """
-    grams = statistics.of("gram")
-    if grams is None or not any(bool(gram.any()) for gram in grams):
-        return base + mean(taus)
-    # The system is [inputs, outputs].
-    values = list(taus if statistics.inputs_first else taus.transpose(1, 2))
-    solved = weighted_average([off_diagonal(gram, keep) for gram in grams], values, ridge, f"tensor {context.name!r}")
-    return base + (solved if statistics.inputs_first else solved.T).to(base)
+    return regression_mean(base, taus, context, statistics, "gram", keep, ridge)

@@ -13,6 +13,7 @@ from supermerge.methods import KINDS, Bound
 from supermerge.methods.sens_merging import layer_shares
 from supermerge.statistics.alignment import distances
 from supermerge.statistics.file import About
+from supermerge.statistics.growing import growing_grams
 from supermerge.statistics.measure import Setup
 from supermerge.statistics.stored import Part, Stored
 
@@ -27,9 +28,15 @@ def supplied(bounds: Sequence[Bound], setup: Setup, files: ExitStack) -> list[Bo
 
     What is missing is measured and kept. Errors: as `Setup.file`.
     """
-    kinds = _kinds(bounds)
-    found = Stored({kind: _parts(kind, setup, files) for kind in kinds})
-    return [bound.with_statistics(found) if bound.kinds and bound.measured is None else bound for bound in bounds]
+    found = {kind: _parts(kind, setup, files) for kind in _kinds(bounds) if not KINDS[kind].of_merge}
+    complete: list[Bound] = []
+    for bound in bounds:
+        if not bound.kinds or bound.measured is not None:
+            complete.append(bound)
+            continue
+        own = {kind: growing_grams(kind, bound, setup, files) for kind in bound.kinds if KINDS[kind].of_merge}
+        complete.append(bound.with_statistics(Stored({**found, **own})))
+    return complete
 
 
 def _parts(kind: str, setup: Setup, files: ExitStack) -> list[Part]:

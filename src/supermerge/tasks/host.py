@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -59,12 +60,17 @@ class Host:
         return Bound(self.binding, completed(source, self.base, self.binding))
 
     @torch.no_grad()
-    def load(self, source: TensorSource) -> None:
-        """Overwrite the weights with those of `source`, which has the base's file names; one tensor at a time."""
+    def load(self, source: TensorSource, only: Collection[str] | None = None) -> None:
+        """Overwrite the weights with those of `source`, which has the base's file names; one tensor at a time.
+
+        With `only`, those that are made of file tensors with these names.
+        """
         bound, buffer = self.bind(source), Buffer()
+        wanted = None if only is None else set(only)
         done: set[int] = set()
         for name, tensor in self.model.state_dict(keep_vars=True).items():
-            if name in bound.tensors and id(tensor) not in done:
+            chosen = name in bound.tensors and (wanted is None or wanted.issuperset(self.binding.files(name)))
+            if chosen and id(tensor) not in done:
                 tensor.copy_(bound.read(name, buffer=buffer))
                 done.add(id(tensor))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,9 @@ class Workbench:
         """`source`, which has the base's file names, seen under the names of `model.state_dict()`."""
         return self._host.bind(source)
 
-    def load(self, source: TensorSource) -> None:
-        """Overwrite the shared weights with those of `source`, which has the base's file names."""
-        self._host.load(source)
+    def load(self, source: TensorSource, only: Collection[str] | None = None) -> None:
+        """Overwrite the shared weights, or those made of the tensors `only`, with `source`'s, named as the base's."""
+        self._host.load(source, only)
 
     def directories(self, task: str) -> list[Path | None]:
         """Where the files beside the weights are looked for: with the base, then with the task's expert."""
