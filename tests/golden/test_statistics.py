@@ -198,6 +198,16 @@ class TestRegMean:
         assert_close(merged("regmean", {}, [1], [[1], [5]], given()), [4.0])
 
 
+class TestRegMeanPlusPlus:
+    def test_regmean_s_example_on_the_inputs_of_the_merge(self):
+        measured = given(merged_gram=[G1, G2])
+        found = merged("regmean_plus_plus", {"keep": 0.5, "ridge": 0}, ZERO, [W1, W2], measured)
+        assert_close(found, [[0.6, 0.4]])
+
+    def test_a_tensor_without_inputs_takes_the_mean(self):
+        assert_close(merged("regmean_plus_plus", {}, [1], [[1], [5]], given(gram=[G1, G2])), [4.0])
+
+
 A1, B1, EYE, SWAP = [[2.0, 0], [0, 1]], [[1.0, 0], [0, 2]], [[1.0, 0], [0, 1]], [[0.0, 1], [1, 0]]
 EXACTLY = {"tolerance": 1e-10}
 
