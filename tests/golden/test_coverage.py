@@ -15,4 +15,4 @@ CODE = "\n".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file
 
 @pytest.mark.parametrize("name", STATIC)
 def test_every_method_has_an_example(name: str) -> None:
-    assert re.search(rf'\(\s*"{name}", \{{|(get\(|, )"{name}"\)', CODE)
+    assert re.search(rf'\(\s*"{name}",\s*\{{|(get\(|, )"{name}"\)', CODE)

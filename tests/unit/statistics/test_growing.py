@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import torch
 
+from supermerge.cache import cache_directory
 from supermerge.checkpoint import Checkpoint
 from supermerge.methods import Context, get
 from supermerge.methods.layers import layer_of
@@ -54,9 +55,7 @@ def test_every_layer_sees_what_the_merged_layers_before_it_give(ready: Prepared,
     assert not torch.allclose(ordinary[last], alone[last], rtol=1e-2)
 
 
-def test_nothing_is_left_behind(ready: Prepared, tmp_path_factory: object) -> None:
-    from supermerge.cache import cache_directory
-
+def test_nothing_is_left_behind(ready: Prepared) -> None:
     home = cache_directory() / "statistics"
     before = set(home.glob("growing-*"))
     with ExitStack() as files:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supermerge.checkpoint import Checkpoint
 from supermerge.run.prepared import Prepared
-from supermerge.statistics.alignment import distances, logits
+from supermerge.statistics.alignment import distances
+from supermerge.statistics.alignment import logits as logits_of
 from supermerge.statistics.fisher import diagonal_fisher, sensitivity
 from supermerge.statistics.gradient_gram import gradient_grams
 from supermerge.statistics.gram import input_grams
@@ -36,8 +38,14 @@ def bench(ready: Prepared) -> Workbench:
 @pytest.fixture
 def examples(ready: Prepared, bench: Workbench) -> list[Example]:
     # Of different lengths, so that a batch would hold padding.
-    rows = [row for row in ready.rows[TASK].labelled[:6]]
-    return bench.encode(TASK, rows)
+    rows = ready.rows[TASK].labelled[:6]
+    cut = [replace(row, texts=(" ".join(row.texts[0].split()[: 3 + i]),)) for i, row in enumerate(rows)]
+    return bench.encode(TASK, cut)
+
+
+def part(bench: Workbench, name: str) -> Any:
+    """A module of the task's model."""
+    return bench.heads[TASK].module.get_submodule(f"bert.{name}")
 
 
 def log_p(bench: Workbench, example: Example) -> tuple[Tensor, int]:
@@ -102,19 +110,16 @@ def test_a_sampled_label_is_drawn_from_the_model_and_from_the_seed_alone() -> No
 def test_the_fisher_information_of_a_logistic_regression() -> None:
     # F = p (1 − p) x², here with x = 2 and p = σ(0.6).
     theta = torch.tensor(0.3, requires_grad=True)
-    parts = terms(
-        "fisher_exact", "text-classification", torch.stack([theta * 2, torch.tensor(0.0)])[None], None, torch.Generator()
-    )
-    total = sum(
-        weight * float(torch.autograd.grad(term, theta, retain_graph=True)[0]) ** 2 for term, weight in parts
-    )
+    logits = torch.stack([theta * 2, torch.tensor(0.0)])[None]
+    parts = terms("fisher_exact", "text-classification", logits, None, torch.Generator())
+    total = sum(weight * float(torch.autograd.grad(term, theta, retain_graph=True)[0]) ** 2 for term, weight in parts)
     p = float(torch.sigmoid(torch.tensor(0.6)))
     assert total == pytest.approx(p * (1 - p) * 4, rel=1e-5)
 
 
 def test_gram_matrices_of_inputs(bench: Workbench, examples: list[Example]) -> None:
     found, turned = input_grams(bench, {TASK: examples})
-    x = inputs_of(bench, bench.model.get_submodule(QUERY), examples)
+    x = inputs_of(bench, part(bench, QUERY), examples)
     assert torch.allclose(found[f"{QUERY}.weight"], x.T @ x / len(x), rtol=1e-4, atol=1e-6)
     assert turned == frozenset()
     assert not any("embeddings" in name for name in found)
@@ -125,8 +130,7 @@ def test_gram_matrices_of_output_gradients(bench: Workbench, examples: list[Exam
     rows = []
     for example in examples:
         kept: list[Tensor] = []
-        module = bench.model.get_submodule(QUERY)
-        handle = module.register_forward_hook(lambda _, given, output, kept=kept: kept.append(output))
+        handle = part(bench, QUERY).register_forward_hook(lambda _, given, output, kept=kept: kept.append(output))
         value, label = log_p(bench, example)
         handle.remove()
         rows.append(torch.autograd.grad(value[label], kept[0])[0][0])
@@ -134,10 +138,9 @@ def test_gram_matrices_of_output_gradients(bench: Workbench, examples: list[Exam
     assert torch.allclose(found, g.T @ g / len(g), rtol=1e-3, atol=1e-9)
 
 
-def test_the_two_gram_matrices_of_one_example_are_its_fisher_information(
+def test_fisher_information_lies_below_what_the_two_gram_matrices_allow(
     bench: Workbench, examples: list[Example]
 ) -> None:
-    # Of one token, ∂L/∂W = g xᵀ: A ⊗ B is exact. The last linear layer sees the first token alone after pooling.
     one = {TASK: examples[:1]}
     a = input_grams(bench, one)[0][f"{QUERY}.weight"]
     b = gradient_grams(bench, "gradient_gram_empirical", one, 0)[f"{QUERY}.weight"]
@@ -149,7 +152,7 @@ def test_the_two_gram_matrices_of_one_example_are_its_fisher_information(
 
 def test_moments_of_what_a_normalisation_s_scale_multiplies(bench: Workbench, examples: list[Example]) -> None:
     found = norm_moments(bench, {TASK: examples})
-    module: Any = bench.model.get_submodule(NORM)
+    module = part(bench, NORM)
     x = inputs_of(bench, module, examples)
     seen = F.layer_norm(x, x.shape[-1:], eps=module.eps)
     assert torch.allclose(found[f"{NORM}.weight"], seen.square().mean(0), rtol=1e-4, atol=1e-6)
@@ -167,15 +170,13 @@ def test_sensitivity(bench: Workbench, examples: list[Example]) -> None:
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-9)
 
 
-def test_distances_between_the_answers_of_experts(ready: Prepared, files: ExitStack) -> None:
-    from supermerge.checkpoint import Checkpoint
-
+def test_distances_between_the_answers_of_experts(ready: Prepared) -> None:
     bench = ready.require_bench("the test")
     both = {task: bench.encode(task, rows.labelled[:5]) for task, rows in ready.rows.items()}
     answers: dict[str, dict[str, Tensor]] = {}
     for name, source in ready.match.experts.items():
         bench.load(source)
-        answers[name] = logits(bench, both)
+        answers[name] = logits_of(bench, both)
     found = distances({name: Checkpoint.open(tensors) for name, tensors in answers.items()})
     mood, topic = json.dumps(["mood", "mood"]), json.dumps(["topic", "topic"])
     expected = {
