@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,17 @@ settings.load_profile("supermerge")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is kept between runs is kept between tests, and not in the user's home."""
     os.environ["SUPERMERGE_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """Commands that run in this process take the signals; the tests want them back."""
+    handlers = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    hook = sys.unraisablehook
+    yield
+    sys.unraisablehook = hook
+    for sign, handler in handlers.items():
+        signal.signal(sign, handler)
 
 
 @pytest.fixture

@@ -49,6 +49,8 @@ def test_message_and_code(
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 5, "error: /x/y: Permission denied"),
         (OSError(errno.ENOSPC, "No space left on device"), 5, "error: No space left on device"),
         (MemoryError(), 5, "error: Out of memory."),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 5, "error: Out of memory."),
+        (RuntimeError("std::bad_alloc"), 5, "error: Out of memory."),
         (KeyboardInterrupt(), 130, "error: Interrupted."),
     ],
 )
@@ -59,6 +61,42 @@ def test_errors_of_the_machine(
         raise error
     assert left.value.exit_code == code
     assert capsys.readouterr().err.startswith(message)
+
+
+SWALLOWED = """
+import os, signal, time
+from supermerge.cli.guard import guarded
+
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with guarded(False):
+    Deaf()
+    time.sleep(30)
+print("it went on")
+"""
+
+TOO_LATE = """
+import os, signal
+from supermerge.cli.guard import guarded
+
+with guarded(False):
+    print("done")
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_an_interruption_in_code_that_cannot_raise_is_not_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=25)
+    assert done.stdout == ""
+    assert "error: Interrupted." in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_what_is_done_cannot_be_interrupted() -> None:
+    done = subprocess.run([sys.executable, "-c", TOO_LATE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
 @pytest.mark.parametrize("debug", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -14,6 +15,10 @@ from rich.console import Console
 from rich.text import Text
 
 from supermerge.errors import InterruptedRun, ResourceError, SupermergeError
+
+# What PyTorch says, on its own behalf and on that of C++, instead of MemoryError.
+_OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc")
+_MOMENT = 0.02
 
 
 @contextmanager
@@ -25,8 +30,10 @@ def guarded(debug: bool) -> Iterator[None]:
         # A job scheduler's polite request to stop is an interruption like ctrl-C: the state is saved.
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.default_int_handler)
+        sys.unraisablehook = _interrupt_again
         yield
-        quiet_when_interrupted()
+        for sign in (signal.SIGINT, signal.SIGTERM):  # all is done: there is nothing left to interrupt
+            signal.signal(sign, signal.SIG_IGN)
     except SupermergeError as error:
         if debug:
             _leave_with_traceback(error)
@@ -40,7 +47,7 @@ def guarded(debug: bool) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # what PyTorch says instead of MemoryError
+        if not any(said in str(error) for said in _OUT_OF_MEMORY):
             raise
         if debug:
             _leave_with_traceback(error)
@@ -52,13 +59,19 @@ def guarded(debug: bool) -> Iterator[None]:
 
 
 def quiet_when_interrupted() -> None:
-    """Before a command begins, and once it is done, an interruption has nothing to say."""
+    """Before a command begins, an interruption has nothing to say and nothing to tidy up."""
     for sign in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(sign, _stop)
+        signal.signal(sign, lambda *_: os._exit(InterruptedRun.exit_code))
 
 
-def _stop(*_: object) -> None:
-    raise SystemExit(InterruptedRun.exit_code)
+def _interrupt_again(swallowed: sys.UnraisableHookArgs) -> None:
+    """An interruption that came inside code that cannot raise, such as a destructor, is asked for once more."""
+    if not isinstance(swallowed.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(swallowed)
+        return
+    again = threading.Timer(_MOMENT, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
 
 
 def _leave_with_traceback(error: BaseException) -> None:
