@@ -53,14 +53,19 @@ def factored(base: Path, expert: Path, directory: Path) -> Path:
     return directory
 
 
+def dense_model(base: Path, adapter: Path, directory: Path) -> None:
+    """The model that an adapter makes of a base, with its config."""
+    with ExitStack() as stack:
+        expert = open_expert(adapter, stack.enter_context(Checkpoint.open(base)), stack)
+        directory.mkdir()
+        save_file({name: expert.read(name).clone() for name in expert.tensors}, directory / "model.safetensors")
+        (directory / "config.json").write_text(json.dumps(dict(expert.config)))
+
+
 @pytest.fixture
 def pair(tiny: Path) -> Pair:
     adapter, dense = factored(tiny / "base", tiny / "experts" / "mood", tiny / "lora"), tiny / "dense"
-    with ExitStack() as stack:
-        expert = open_expert(adapter, stack.enter_context(Checkpoint.open(tiny / "base")), stack)
-        dense.mkdir()
-        save_file({name: expert.read(name).clone() for name in expert.tensors}, dense / "model.safetensors")
-        (dense / "config.json").write_text(json.dumps(dict(expert.config)))
+    dense_model(tiny / "base", adapter, dense)
     shared = ["method.steps=3", "tasks.mood.labels=[good, bad]"]
     return Pair(
         tiny,
@@ -91,6 +96,25 @@ def test_an_adapter_is_scored_and_compared(pair: Pair) -> None:
     ]
     tables = [[model.scores for model in result.results.models] for result in results]
     assert tables[0] == tables[1]
+
+
+def test_a_run_on_adapters_alone_learns_as_from_models(pair: Pair) -> None:
+    """The tasks' models share nothing but their weights with the model that is learned."""
+    directory = pair.directory
+    factored(directory / "base", directory / "experts" / "topic", directory / "topic-lora")
+    dense_model(directory / "base", directory / "topic-lora", directory / "topic-dense")
+    shared = ["method.steps=4", "method.lr=0.1", "tasks.mood.labels=[good, bad]"]
+    shared.append("tasks.topic.labels=[animal, vehicle]")
+    found = []
+    for names in ("{mood: {adapter: lora}, topic: {adapter: topic-lora}}", "{mood: dense, topic: topic-dense}"):
+        recipe = Recipe.load(directory / "recipe.yaml", [*shared, f"experts={names}"])
+        found.append(run(recipe, output=directory / f"merged-{len(found)}"))
+    files = [load_file(result.directory / "model.safetensors") for result in found]
+    base = load_file(directory / "base" / "model.safetensors")
+    name = "encoder.layer.0.attention.self.value.weight"
+    assert float((files[0][name] - base[name]).abs().max()) > 1e-3
+    for tensor, value in files[1].items():
+        torch.testing.assert_close(files[0][tensor], value, rtol=0, atol=1e-5)
 
 
 def test_the_doctor_opens_adapters(pair: Pair) -> None:

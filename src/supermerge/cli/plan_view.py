@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.text import Text
 
 from supermerge.cli.console import console, plain_table, short_path
@@ -44,9 +46,20 @@ def _what(plan: Plan) -> list[str | tuple[str, str]]:
         parts.append(f", heads stay with their tasks: {heads}")
     if plan.coefficients:
         parts.append(("\n", ""))
-        parts.append(f"{plan.coefficients:,} coefficients are learned; task vectors stay ")
-        parts.append("in memory" if plan.residency == "memory" else "on disk")
+        parts.append(f"{plan.coefficients:,} coefficients are learned")
+    if plan.learned_as:
+        parts.append(("; " if plan.coefficients else "\n", ""))
+        parts.append(_how(plan.learned_as, "in memory" if plan.residency == "memory" else "on disk"))
     return parts
+
+
+def _how(learned_as: Mapping[str, int], place: str) -> str:
+    """What is learned from: task vectors, factors of adapters, or both."""
+    factors, vectors = learned_as["factors"], learned_as["task_vectors"]
+    if not factors:
+        return f"task vectors stay {place}"
+    dense = f", {vectors:,} from dense task vectors {place}" if vectors else ""
+    return f"{factors:,} tensors from the adapters' factors, beside a frozen base{dense}"
 
 
 def _totals(plan: Plan) -> list[tuple[str, str, str]]:

@@ -34,15 +34,6 @@ def merging_bytes(match: Match, choice: Choice) -> int:
     return round(max(together[0], min(sum(together), _WHOLE_TENSORS_BYTES))) if together else 0
 
 
-def learning_bytes(match: Match, *, resident: bool) -> int:
-    """Held while learning, beside the model and its activations: gradients, and the largest tensor twice over.
-
-    Gradients are fp32. `resident` task vectors stay in memory as they are stored.
-    """
-    sizes = [match.base.tensors[name].numel * 4 for name in match.merged]
-    return sum(sizes) + 2 * max(sizes, default=0) + (experts_bytes(match) if resident else 0)
-
-
 def stored_statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
     """What statistics of one expert take in fp32: a matrix may belong to every weight of two dimensions."""
     tensors = [match.base.tensors[name].shape for name in match.merged]
@@ -71,8 +62,3 @@ def model_class_bytes() -> int:
 def model_bytes(match: Match) -> int:
     """The model in memory, in fp32."""
     return sum(info.numel * 4 for info in match.base.tensors.values())
-
-
-def experts_bytes(match: Match) -> int:
-    """One reading of every expert's merged tensors, as they are stored."""
-    return sum(source.tensors[name].nbytes for source in match.experts.values() for name in match.merged)

@@ -17,10 +17,9 @@ from supermerge.learn.start import chosen_start
 from supermerge.methods import Bound
 from supermerge.methods.settings import LearnSettings
 from supermerge.plan.activations import Activations, activations
+from supermerge.plan.learning import PlannedLearning, experts_bytes
 from supermerge.plan.memory import (
     REPORT_BYTES,
-    experts_bytes,
-    learning_bytes,
     merging_bytes,
     model_bytes,
     model_class_bytes,
@@ -75,6 +74,8 @@ class Plan:
     coefficients: int | None
     steps: int | None
     residency: Literal["disk", "memory"] | None
+    learned_as: Mapping[str, int] | None
+    """Of the merged tensors: `factors` of adapters, beside a frozen base; dense `task_vectors`; `unchanged` by all."""
     phases: tuple[PlannedPhase, ...]
     peak_memory: int
     activations: Literal["none", "counted", "unknown"]
@@ -127,7 +128,8 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
     output_bytes = _output_bytes(recipe, sources)
     # With tasks, one model stays in memory from the beginning to the end.
     held = resident + (classes + model_bytes(match) if recipe.tasks else 0)
-    phases = _phases(recipe, match, choice, settings, residency, output_bytes, held, active or Activations(0, 0))
+    learning = None if settings is None else PlannedLearning.of(match, settings)
+    phases = _phases(recipe, match, choice, learning, output_bytes, held, active or Activations(0, 0))
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
     peak = max(phase.holds for phase in phases)
@@ -143,6 +145,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         coefficients=len(match.experts) * len(match.merged) if settings and settings.granularity == "tensor" else None,
         steps=settings.steps if settings else None,
         residency=residency,
+        learned_as=learning.counts if learning else None,
         phases=phases,
         peak_memory=peak,
         activations=_known(phases, active),
@@ -152,7 +155,11 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         output_bytes=output_bytes,
         disk_free=free,
         seconds=None if settings else sum(phase.reads + phase.writes for phase in phases) / _PACE,
-        notes=(*match.notes, *([f"{existing} exists: a run needs --force"] if existing else [])),
+        notes=(
+            *match.notes,
+            *(learning.division.notes if learning else ()),
+            *([f"{existing} exists: a run needs --force"] if existing else []),
+        ),
         refusals=tuple(
             _refusals(recipe, peak, resident + available, output_bytes, temporary, free, None if force else existing)
         ),
@@ -163,23 +170,22 @@ def _phases(
     recipe: Recipe,
     match: Match,
     choice: Choice,
-    settings: LearnSettings | None,
-    residency: Literal["disk", "memory"] | None,
+    learning: PlannedLearning | None,
     output_bytes: int,
     held: int,
     active: Activations,
 ) -> tuple[PlannedPhase, ...]:
-    base, experts = sum(info.nbytes for info in match.base.tensors.values()), experts_bytes(match)
+    base, experts = sum(info.nbytes for info in match.base.tensors.values()), experts_bytes(match, match.merged)
     scored = [name for name, task in recipe.tasks.items() if task.test is not None]
     merging = held + merging_bytes(match, choice)
     phases: list[PlannedPhase] = []
-    if settings is not None:
+    if learning is not None:
+        settings = learning.settings
         start = chosen_start(settings.init, len(match.experts))
         if isinstance(start, Bound):
             phases.append(_starting(match, start, base + experts, held))
-        reads = base + experts * (1 if residency == "memory" else 1 + settings.steps)
-        learning = held + learning_bytes(match, resident=residency == "memory") + active.learning
-        phases.append(PlannedPhase("learn", f"up to {settings.steps} steps", reads, learning, 0))
+        holds = held + learning.holds + active.learning
+        phases.append(PlannedPhase("learn", f"up to {settings.steps} steps", learning.reads, holds, 0))
     elif choice.default.scope == "model":
         passes = survey_passes(choice.default, len(match.experts))
         what = "once over all tensors" if passes == 1 else f"{passes} times over all tensors"

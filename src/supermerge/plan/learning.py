@@ -1,0 +1,82 @@
+"""What learning coefficients reads and holds: which tensors are learned as adapters' factors, which densely."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from supermerge.checkpoint import Match
+from supermerge.checkpoint.adapters import LowRank, Rescaled
+from supermerge.learn.division import Division, divide
+from supermerge.methods.settings import LearnSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLearning:
+    """The tensors of a merge, divided as `learn` will divide them."""
+
+    match: Match
+    settings: LearnSettings
+    division: Division
+
+    @classmethod
+    def of(cls, match: Match, settings: LearnSettings) -> PlannedLearning:
+        """From headers alone."""
+        by_row = settings.granularity == "row"
+        return cls(match, settings, divide(match.base, match.experts, match.merged, by_row=by_row))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many tensors are learned as factors, as dense task vectors, and not at all."""
+        dense, division = self._dense, self.division
+        return {
+            "factors": len(division.factored),
+            "task_vectors": len(dense),
+            "unchanged": len(self.match.merged) - len(division.factored) - len(dense),
+        }
+
+    @property
+    def reads(self) -> int:
+        """The base and all factors once; dense task vectors once more for every step, unless they stay in memory."""
+        base = sum(info.nbytes for info in self.match.base.tensors.values())
+        passes = 1 if self._resident else 1 + self.settings.steps
+        return base + self._factor_bytes + self._dense_bytes * passes
+
+    @property
+    def holds(self) -> int:
+        """Beside the model and its activations: factors in fp32; gradients of dense tensors, the largest twice over.
+
+        Task vectors that stay in memory do so as they are stored. A frozen base saves fewer activations for its
+        backward pass than were counted; what factors save, Σr numbers per place, is within that.
+        """
+        sizes = [self.match.base.tensors[name].numel * 4 for name in self._dense]
+        kept = self._dense_bytes if self._resident else 0
+        return self._factor_bytes + sum(sizes) + 2 * max(sizes, default=0) + kept
+
+    @property
+    def _resident(self) -> bool:
+        return self.settings.residency == "memory"
+
+    @property
+    def _dense(self) -> list[str]:
+        return self.division.dense(self.match.merged)
+
+    @property
+    def _dense_bytes(self) -> int:
+        return experts_bytes(self.match, self._dense)
+
+    @property
+    def _factor_bytes(self) -> int:
+        total = 0
+        for name, parts in self.division.factored.items():
+            rows, columns = self.match.base.tensors[name].shape
+            total += 4 * (rows + columns) * sum(part.rank for part in parts if isinstance(part, LowRank))
+            scaled = [part for part in parts if isinstance(part, Rescaled)]
+            total += 4 * len(parts) * (rows if scaled[0].by_row else columns) if scaled else 0
+        return total
+
+
+def experts_bytes(match: Match, names: Iterable[str]) -> int:
+    """One reading of every expert's tensors `names`, as they are stored, or as an adapter makes them."""
+    wanted = list(names)
+    return sum(source.tensors[name].nbytes for source in match.experts.values() for name in wanted)
