@@ -25,6 +25,7 @@ def wanted(values: Values) -> tuple[str, ...]:
     title="Fisher merging",
     paper="https://arxiv.org/abs/2111.09832",
     statistics=wanted,
+    tune=("floor", (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-6)),
     cost="Measures once per expert: one forward and backward pass per example (`exact`: one backward pass per example "
     "and class), in the memory of three models; kept beside the expert, as large as it. Then reads every file once.",
     use="Experts of different tasks with some data: every parameter goes to the experts that are sure about it.",

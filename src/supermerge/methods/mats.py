@@ -37,6 +37,7 @@ def wanted(values: Values) -> tuple[str, ...]:
     title="Matching models in their task subspaces (MaTS)",
     paper="https://arxiv.org/abs/2312.04339",
     statistics=wanted,
+    tune=("iterations", (3, 10, 30, 100)),
     cost="Measures twice per expert: a forward pass over its examples for Gram matrices of inputs, a forward and "
     "backward pass for those of output gradients; kept beside the expert, about as large as it. Then up to "
     "`iterations` times k products of three matrices per linear layer.",

@@ -31,6 +31,8 @@ FactoredFactory = Callable[[Values, int], FactoredMerge | None]
 """(parameters, number of experts) → the same merge on factors, or None where these parameters do not allow it."""
 StatisticsNeeds = Sequence[str] | Callable[[Values], Sequence[str]]
 """The kinds of statistics that a method needs, whatever its parameters or as they say."""
+SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
+"""What λ is searched over where a method has a `scale`: the papers' own grids lie between these."""
 _ENTRY_POINTS = "supermerge.methods"
 
 
@@ -55,8 +57,9 @@ class Method:
     has a `survey` sees pieces of tensors after it (unless `whole` is set); without one it sees whole tensors.
     `statistics` are the kinds (`measured.KINDS`) that must be measured of every expert on its task's data.
     `factored` is the same merge on task vectors that are given as factors, without multiplying them out: of zeros it
-    makes zeros. `least` and `most` bound the number of experts. `cost` says what is read and held and what takes the
-    time, `use` and `avoid` when the method is a good choice and when it is not.
+    makes zeros. `tune` is the parameter that matters most, and the values that comparisons try, the mildest first;
+    without it, that is `scale`, where there is one. `least` and `most` bound the number of experts. `cost` says what is
+    read and held and what takes the time, `use` and `avoid` when the method is a good choice and when it is not.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Method:
     statistics: StatisticsNeeds = ()
     factored: FactoredFactory | None = None
     learned: LearnedSpec | None = None
+    tune: tuple[str, Sequence[float]] | None = None
     cost: str = ""
     use: str = ""
     avoid: str = ""
@@ -90,6 +94,11 @@ class Method:
             return self.learned.data
         kinds = self.bind().kinds if self.statistics else ()
         return None if not kinds else "labelled" if any(KINDS[kind].labelled for kind in kinds) else "unlabelled"
+
+    @property
+    def candidates(self) -> tuple[str, Sequence[float]] | None:
+        """The parameter that comparisons tune, and the values that they try; None where there is nothing to tune."""
+        return self.tune or (("scale", SCALES) if "scale" in self.parameters.model_fields else None)
 
     def bind(self, params: Values | None = None, *, weights: Sequence[float] | None = None) -> Bound:
         """The method with validated parameters; unknown keys and values out of range are a RecipeError."""
@@ -229,6 +238,7 @@ def method(
     survey: SurveyFactory | None = None,
     statistics: StatisticsNeeds = (),
     factored: FactoredFactory | None = None,
+    tune: tuple[str, Sequence[float]] | None = None,
     aliases: Sequence[str] = (),
     cost: str = "",
     use: str = "",
@@ -252,6 +262,7 @@ def method(
             survey=survey,
             statistics=statistics,
             factored=factored,
+            tune=tune,
             cost=cost,
             use=use,
             avoid=avoid,

@@ -38,6 +38,7 @@ def regression_mean(
     title="RegMean",
     paper="https://arxiv.org/abs/2212.09849",
     statistics=("gram",),
+    tune=("keep", (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 1.0)),
     cost="Measures once per expert: one forward pass over its examples, in the memory of a model and its Gram matrices "
     "(inputs² numbers per linear layer), kept beside the expert. Then one linear system per layer.",
     use="Experts of different tasks with unlabelled examples: among the best methods that learn nothing.",

@@ -1,8 +1,8 @@
-"""Merges that are not written to disk: made in memory, scored on the workbench, their scale tuned on validation."""
+"""Merges that are not written to disk: made in memory, scored on the workbench, tuned on validation examples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,6 @@ from supermerge.run.rows import TaskRows
 if TYPE_CHECKING:
     from supermerge.tasks.workbench import Workbench
 
-# What λ is searched over where a method has a `scale`: the papers' own grids lie between these.
-SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
-
 
 def merged_in_memory(bound: Bound, match: Match, seed: int) -> Checkpoint:
     """The merge as a checkpoint in memory."""
@@ -30,7 +27,7 @@ def merged_in_memory(bound: Bound, match: Match, seed: int) -> Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Tuner:
-    """Chooses a method's scale on the labelled validation rows; never on test rows."""
+    """Chooses a method's main parameter on the labelled validation rows; never on test rows."""
 
     bench: Workbench
     match: Match
@@ -38,27 +35,34 @@ class Tuner:
     seed: int
 
     def tuned(self, bound: Bound, params: Mapping[str, Any]) -> tuple[Bound, Checkpoint]:
-        """The method with its best scale, and its merge; where there is nothing to tune, or to tune on, as given."""
+        """The method with its best candidate, and its merge; where there is nothing to tune, or to tune on, as given.
+
+        A parameter that the recipe gives is not tuned.
+        """
         judged = [task for task, rows in self.rows.items() if rows.labelled]
-        method = bound.method
-        if "scale" not in method.parameters.model_fields or "scale" in params or not judged:
+        found = bound.method.candidates
+        if found is None or found[0] in params or not judged:
             return bound, merged_in_memory(bound, self.match, self.seed)
-        with phase("tuning", method=method.name):
-            best = max(self._trials(bound, params, judged), key=lambda trial: trial[:2])
-        emit("note", message=f"{method.name}: scale {best[2].values['scale']:g} scores best on the validation examples")
-        return best[2], merged_in_memory(best[2], self.match, self.seed)
+        name = found[0]
+        with phase("tuning", method=bound.method.name):
+            best = max(self._trials(bound, params, name, found[1], judged), key=lambda trial: trial[:2])[2]
+        emit(
+            "note",
+            message=f"{bound.method.name}: {name} {best.values[name]:g} scores best on the validation examples",
+        )
+        return best, merged_in_memory(best, self.match, self.seed)
 
     def _trials(
-        self, given: Bound, params: Mapping[str, Any], judged: list[str]
+        self, given: Bound, params: Mapping[str, Any], name: str, values: Sequence[float], judged: list[str]
     ) -> Iterator[tuple[float, float, Bound]]:
-        """(mean validation score, −scale, bound) per scale: of equal scores, the smaller step from the base wins."""
+        """(mean validation score, −place, bound) per candidate: of equal scores, the milder wins."""
         from supermerge.tasks.evaluate import evaluate
 
-        for done, scale in enumerate(SCALES):
-            emit("progress", phase="tuning", done=done, total=len(SCALES), unit="scales")
+        for done, value in enumerate(values):
+            emit("progress", phase="tuning", done=done, total=len(values), unit="candidates")
             with muted():
-                bound = replace(given.method.bind({**params, "scale": scale}), measured=given.measured)
+                bound = replace(given.method.bind({**params, name: value}), measured=given.measured)
                 self.bench.load(merged_in_memory(bound, self.match, self.seed))
                 scores = [evaluate(self.bench, task, self.rows[task].labelled) for task in judged]
             better = sum(score.value if score.higher_is_better else -score.value for score in scores) / len(scores)
-            yield better, -scale, bound
+            yield better, -done, bound

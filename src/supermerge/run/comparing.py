@@ -27,7 +27,7 @@ def compare(
     """Merge with every method of `methods`, score each on the recipe's test rows, and write one report.
 
     No weights are written. `output` is by default `comparison` in the working directory. Every method has the same
-    labelled validation rows, to learn from or to tune its scale on. Errors: as `run`.
+    labelled validation rows, to learn from or to tune its main parameter on. Errors: as `run`.
     """
     wanted = Recipe.of(recipe)
     for name in methods:

@@ -20,8 +20,8 @@ from supermerge.run.stopwatch import Stopwatch
 def contend(ready: Prepared, scoring: Scoring, name: str) -> ModelResult:
     """Merge with the method called `name` and score it on the test rows.
 
-    The recipe's own method has the recipe's parameters; another one has its defaults, and where it has a `scale`, the
-    one that scores best on the labelled validation rows. `seconds` counts learning and tuning.
+    The recipe's own method has the recipe's parameters; another one has its defaults, and of its main parameter the
+    value that scores best on the labelled validation rows. `seconds` counts learning and tuning.
     """
     watch = Stopwatch()
     merged, settings = _made(ready, name)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from supermerge.assemble import Choice
+from supermerge.methods import Bound
 from supermerge.run.prepared import Prepared
+
+
+def kinds_of(bounds: Sequence[Bound]) -> list[str]:
+    """Every kind of statistics that some of `bounds` need and do not have, each once."""
+    return list(dict.fromkeys(kind for bound in bounds if bound.measured is None for kind in bound.kinds))
 
 
 @contextmanager
 def measured(ready: Prepared, choice: Choice) -> Iterator[Choice]:
     """`choice` with the statistics that its methods need; their files are open inside the block."""
-    if all(bound.measured is not None or not bound.kinds for bound in choice.bounds):
+    if not kinds_of(choice.bounds):
         yield choice
         return
     from supermerge.statistics import supplied

@@ -18,17 +18,13 @@ from supermerge.statistics.measure import Setup
 from supermerge.statistics.stored import Part, Stored
 
 
-def _kinds(bounds: Sequence[Bound]) -> list[str]:
-    """Every kind of statistics that some of `bounds` need and do not have, each once."""
-    return list(dict.fromkeys(kind for bound in bounds if bound.measured is None for kind in bound.kinds))
-
-
 def supplied(bounds: Sequence[Bound], setup: Setup, files: ExitStack) -> list[Bound]:
     """`bounds`, in order, those that need statistics with them, from files that `files` closes.
 
     What is missing is measured and kept. Errors: as `Setup.file`.
     """
-    found = {kind: _parts(kind, setup, files) for kind in _kinds(bounds) if not KINDS[kind].of_merge}
+    kinds = dict.fromkeys(kind for bound in bounds if bound.measured is None for kind in bound.kinds)
+    found = {kind: _parts(kind, setup, files) for kind in kinds if not KINDS[kind].of_merge}
     complete: list[Bound] = []
     for bound in bounds:
         if not bound.kinds or bound.measured is not None:

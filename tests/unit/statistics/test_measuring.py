@@ -162,7 +162,7 @@ def test_moments_of_what_a_normalisation_s_scale_multiplies(bench: Workbench, ex
 
 def test_sensitivity(bench: Workbench, examples: list[Example]) -> None:
     found = sensitivity(bench, "sensitivity_empirical", {TASK: examples}, 0)[f"{QUERY}.weight"]
-    weight = bench.model.get_submodule(QUERY).weight
+    weight: Tensor = part(bench, QUERY).weight
     expected = torch.zeros_like(found)
     for example in examples:
         values, label = log_p(bench, example)
