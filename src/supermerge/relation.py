@@ -49,7 +49,8 @@ def require_plausible(geometry: Geometry, match: Match) -> None:
     """CheckpointError, naming the tensor, where base or a task vector has values that no training gives."""
     labels = [match.base.label, *(source.label for source in match.experts.values())]
     for name, gram in geometry.grams.items():
-        for label, norm in zip(labels, gram.diagonal().sqrt().tolist(), strict=True):
+        norms = math.sqrt(geometry.base[name]), *gram.diagonal().sqrt().tolist()
+        for label, norm in zip(labels, norms, strict=True):
             if not norm < _ABSURD:
                 raise CheckpointError(
                     f"{label}: tensor {name!r} has absurdly large values: its norm, as a difference from the base for "

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supermerge.assemble import merge_into, output_infos, passes, pieces
+from supermerge.assemble import merge_into, output_infos, pieces
 from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, Match, ShardWriter
 from supermerge.errors import CheckpointError, RecipeError
@@ -285,7 +285,6 @@ def test_cut_into_pieces_is_the_same_bytes_as_whole(name, data):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pieces, "_READ_ELEMENTS", elements)
             patch.setattr(pieces, "BLOCK", elements)
-            patch.setattr(passes, "BLOCK", elements)
             outcomes.append(merge(base, experts, name, **ROWS[name].params))
     assert_same(*outcomes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,49 +11,60 @@ from torch import Tensor
 
 from supermerge.methods import BLOCK
 
+_LEAST_LENGTH = 1e-154  # its square is still a number
 
-def add_gram(total: Tensor, rows: Tensor) -> None:
-    """Add the inner products of `rows [k + 1, n]`, the base and the task vectors, to `total [k + 1, k + 1]` in fp64.
+
+class Products:
+    """‖θp‖² and the inner products of the task vectors of one tensor, in fp64, added up piece by piece.
 
     Summed in fp32 inside blocks of fixed size and in fp64 over them, in order, so that the outcome does not depend on
     how the tensor was cut.
     """
-    for start in range(0, rows.shape[1], BLOCK):
-        block = rows[:, start : start + BLOCK]
-        total += (block @ block.T).double()
+
+    def __init__(self, k: int) -> None:
+        self.base = 0.0
+        self.taus = torch.zeros(k, k, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """One more piece: `rows [k + 1, n]`, the base and the task vectors."""
+        for block in rows.split(BLOCK, dim=1):
+            self.base += float(torch.linalg.vector_norm(block[0])) ** 2
+            self.taus += (block[1:] @ block[1:].T).double()
+
+    @property
+    def finite(self) -> bool:
+        """False where an element is NaN or infinite; also where products of large ones are."""
+        return math.isfinite(self.base + float(self.taus.sum()))
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Inner products of the base and the task vectors per tensor: `grams[name]` is `[k + 1, k + 1]`, the base first."""
+    """Per tensor ‖θp‖² (`base`) and the inner products of the task vectors (`grams[name]`, `[k, k]`), in fp64."""
 
     experts: tuple[str, ...]
+    base: Mapping[str, float]
     grams: Mapping[str, Tensor]
 
     @property
     def gram(self) -> Tensor:
-        """[k + 1, k + 1]: over the whole model."""
+        """[k, k]: over the whole model."""
         return torch.stack(list(self.grams.values())).sum(0)
 
     @property
     def norms(self) -> list[float]:
         """‖τᵢ‖, [k]."""
-        return self.gram.diagonal()[1:].sqrt().tolist()
+        return self.gram.diagonal().sqrt().tolist()
 
     @property
     def relative_norms(self) -> list[float]:
-        """‖τᵢ‖ / ‖θp‖, [k]; 0 for a base of zeros."""
-        squares = self.gram.diagonal()
-        return (squares[1:] / squares[0].clamp(min=torch.finfo(torch.float64).tiny)).sqrt().tolist()
+        """‖τᵢ‖ / ‖θp‖, [k]; enormous for a base of zeros, 0 where the task vector is zero too."""
+        length = max(math.sqrt(sum(self.base.values())), _LEAST_LENGTH)
+        return [norm / length for norm in self.norms]
 
     @property
     def cosines(self) -> list[list[float]]:
         """⟨τᵢ, τⱼ⟩ / ‖τᵢ‖‖τⱼ‖, [k][k]; 0 for a task vector of zeros."""
-        inner = self.gram[1:, 1:]
+        inner = self.gram
         lengths = inner.diagonal().sqrt()
         scale = torch.outer(lengths, lengths)
         return torch.where(scale > 0, inner / scale.clamp(min=torch.finfo(torch.float64).tiny), 0.0).tolist()
-
-    def tensor_norms(self, name: str) -> list[float]:
-        """‖τᵢ‖ of one tensor, [k]."""
-        return self.grams[name].diagonal()[1:].sqrt().tolist()

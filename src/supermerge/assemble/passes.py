@@ -9,9 +9,9 @@ from typing import TypeVar
 from torch import Tensor
 
 from supermerge.assemble.choice import Choice
-from supermerge.assemble.geometry import add_gram
+from supermerge.assemble.geometry import Products
 from supermerge.assemble.pieces import Hashes, Piece, Reader, piece_elements
-from supermerge.assemble.thin import Thin, add_products, add_thin_gram, matrix_shape, row_blocks
+from supermerge.assemble.thin import Thin, add_products, matrix_shape, row_blocks
 from supermerge.assemble.workers import default_threads, parallel
 from supermerge.checkpoint import Match
 from supermerge.events import emit, phase
@@ -67,31 +67,35 @@ class Passes:
                     self._fill(survey, names)
 
     def merge(
-        self, name: str, hashes: Hashes | None = None, gram: Tensor | None = None
+        self, name: str, hashes: Hashes | None = None, products: Products | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """Every piece of a tensor's merge, flat, in the arithmetic's dtype, and where it starts.
 
-        The inner products of base and task vectors are added to `gram [k + 1, k + 1]`.
+        `products` are added up on the way. Raises CheckpointError for NaN or infinity in base or experts.
         """
         factors = self.factors(name)
         if factors is not None:
-            yield from self._from_factors(name, *factors, hashes, gram)
+            yield from self._from_factors(name, *factors, hashes, products)
             return
         bound = self.bounds[name]
         surveyed = bound.scope == "model" and self._surveys[id(bound)] is not None
         survey = self._surveys[id(bound)] if surveyed else bound.survey(len(self.experts))
+        # A value that is not finite shows in the products, so nobody else needs to look for one.
+        check = not surveyed and (products is None or survey is not None)
         # A tensor of one piece is read once, whatever its survey asks for.
-        kept = [*self.pieces(name, hashes, check=not surveyed)] if self._single(name) else None
+        kept = [*self.pieces(name, hashes, check=check)] if self._single(name) else None
         if survey is not None and not surveyed:
             again = first = True
             while again:
                 for piece in kept or self.pieces(name, None, check=first):
                     self._observe(survey, name, piece)
                 again, first = survey.finish_pass(), False
-        for piece in kept or self.pieces(name, hashes, check=survey is None):
+        for piece in kept or self.pieces(name, hashes, check=check and survey is None):
+            if products is not None:
+                products.add(piece.rows)
+                if not products.finite:
+                    self.reader.require_finite(name)
             rows = self._shaped(name, piece)
-            if gram is not None:
-                add_gram(gram, piece.rows)
             yield piece.start, bound(rows[0], rows[1:], self._context(name, piece.start), survey).reshape(-1)
 
     def factors(self, name: str) -> tuple[Factors, list[Factors]] | None:
@@ -103,22 +107,22 @@ class Passes:
         return merge(taus, self._context(name, 0)) if any(tau.rank for tau in taus) else taus[0], taus
 
     def _from_factors(
-        self, name: str, change: Factors, taus: list[Factors], hashes: Hashes | None, gram: Tensor | None
+        self, name: str, change: Factors, taus: list[Factors], hashes: Hashes | None, products: Products | None
     ) -> Iterator[tuple[int, Tensor]]:
         rows, columns = matrix_shape(self.match.base.tensors[name].shape)
-        if gram is not None:
-            add_products(gram, taus)
+        if products is not None:
+            add_products(products.taus, taus)
         for block in row_blocks(rows, columns):
             base = self.reader.base_rows(name, block, columns, hashes)
-            if gram is not None:
-                add_thin_gram(gram, base.double(), block, taus)
+            if products is not None:
+                products.base += float(base.double().pow(2).sum())
             merged = base.double() + change.left[block] @ change.right if change.rank else base
             yield block.start * columns, merged.to(base.dtype).reshape(-1)
 
     def pieces(self, name: str, hashes: Hashes | None, *, check: bool) -> Iterator[Piece]:
         """A tensor in blocks where its method allows it, else whole; an empty tensor has none."""
         if self._cut[id(self.bounds[name])]:
-            yield from self.reader.blocks(name, hashes, check=check, row=self._row(name))
+            yield from self.reader.cuts(name, hashes, check=check, row=self._row(name))
         elif self.match.base.tensors[name].numel:
             yield self.reader.whole(name, hashes, check=check)
 
@@ -128,7 +132,8 @@ class Passes:
         return max(1, shape[-1]) if shape and self.bounds[name].scope == "row" else 1
 
     def _single(self, name: str) -> bool:
-        return not self._cut[id(self.bounds[name])] or self.match.base.tensors[name].numel <= BLOCK
+        limit = piece_elements(len(self.experts)) // self._row(name) * self._row(name)
+        return not self._cut[id(self.bounds[name])] or self.match.base.tensors[name].numel <= limit
 
     def _fill(self, survey: Survey, names: Sequence[str]) -> None:
         again = first = True

@@ -15,7 +15,7 @@ from supermerge.checkpoint.adapters import AdapterView
 from supermerge.checkpoint.hashing import tensor_bytes
 from supermerge.methods import BLOCK
 
-_READ_ELEMENTS = 16 * BLOCK
+_READ_ELEMENTS = 12 * BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +56,29 @@ class Reader:
         self._sources = (match.base, *match.experts.values())
         experts = (f"expert {name!r} ({source.label})" for name, source in match.experts.items())
         self._labels = (f"base {match.base.label}", *experts)
-        self._buffers = [Buffer() for _ in self._sources]
+        self._buffer = Buffer()
         self._rows: dict[torch.dtype, Tensor] = {}
 
-    def blocks(self, name: str, hashes: Hashes | None = None, *, check: bool, row: int = 1) -> Iterator[Piece]:
-        """The tensor called `name` block by block, so that what is computed on one stays in the processor's cache.
+    def cuts(self, name: str, hashes: Hashes | None = None, *, check: bool, row: int = 1) -> Iterator[Piece]:
+        """The tensor called `name` piece by piece, so that what is computed on one stays in the processor's cache.
 
-        Blocks hold whole rows of `row` elements. `hashes` sees all bytes in order. Raises CheckpointError for NaN or
+        Pieces hold whole rows of `row` elements. `hashes` sees all bytes in order. Raises CheckpointError for NaN or
         infinity where `check` is set.
         """
         info = self._match.base.tensors[name]
-        block = max(1, BLOCK // row) * row
-        step = max(1, piece_elements(len(self._sources) - 1) // block) * block
-        memory = self._memory(arithmetic(info.dtype), block)
+        step = max(1, piece_elements(len(self._sources) - 1) // row) * row
+        memory = self._memory(arithmetic(info.dtype), min(step, info.numel))
         for start in range(0, info.numel, step):
             stop = min(start + step, info.numel)
-            stored = [self._read(i, name, start, stop, hashes, self._buffers[i]) for i in range(len(self._sources))]
-            for first in range(start, stop, block):
-                rows = memory[:, : min(block, stop - first)]
-                for i, values in enumerate(stored):
-                    self._fill(rows, i, values[first - start : first - start + block], name, check)
-                yield Piece(first, rows)
+            rows = memory[:, : stop - start]
+            for i in range(len(self._sources)):
+                self._fill(rows, i, self._read(i, name, start, stop, hashes), name, check)
+            yield Piece(start, rows)
 
-    def _memory(self, dtype: torch.dtype, block: int) -> Tensor:
-        """[k + 1, at least `block`], the same memory every time."""
-        if dtype not in self._rows or self._rows[dtype].shape[1] < block:
-            self._rows[dtype] = torch.empty(len(self._sources), block, dtype=dtype)
+    def _memory(self, dtype: torch.dtype, elements: int) -> Tensor:
+        """[k + 1, at least `elements`], the same memory every time."""
+        if dtype not in self._rows or self._rows[dtype].shape[1] < elements:
+            self._rows[dtype] = torch.empty(len(self._sources), elements, dtype=dtype)
         return self._rows[dtype]
 
     def whole(self, name: str, hashes: Hashes | None = None, *, check: bool) -> Piece:
@@ -89,7 +86,7 @@ class Reader:
         info = self._match.base.tensors[name]
         rows = torch.empty(len(self._sources), info.numel, dtype=arithmetic(info.dtype))
         for i in range(len(self._sources)):
-            self._fill(rows, i, self._read(i, name, 0, info.numel, hashes, self._buffers[0]), name, check)
+            self._fill(rows, i, self._read(i, name, 0, info.numel, hashes), name, check)
         return Piece(0, rows)
 
     def base_rows(self, name: str, rows: slice, columns: int, hashes: Hashes | None) -> Tensor:
@@ -97,7 +94,7 @@ class Reader:
 
         Raises CheckpointError for NaN or infinity.
         """
-        stored = self._read(0, name, rows.start * columns, rows.stop * columns, hashes, self._buffers[0])
+        stored = self._read(0, name, rows.start * columns, rows.stop * columns, hashes)
         require_finite(stored, name=name, label=self._labels[0])
         return stored.to(arithmetic(stored.dtype)).view(-1, columns)
 
@@ -106,10 +103,10 @@ class Reader:
         numel = self._match.base.tensors[name].numel
         for start in range(0, numel, _READ_ELEMENTS):
             stop = min(start + _READ_ELEMENTS, numel)
-            yield start, self._read(0, name, start, stop, hashes, self._buffers[0])
+            yield start, self._read(0, name, start, stop, hashes)
 
-    def _read(self, i: int, name: str, start: int, stop: int, hashes: Hashes | None, buffer: Buffer) -> Tensor:
-        stored = self._sources[i].read_flat(name, start, stop, buffer=buffer)
+    def _read(self, i: int, name: str, start: int, stop: int, hashes: Hashes | None) -> Tensor:
+        stored = self._sources[i].read_flat(name, start, stop, buffer=self._buffer)
         if hashes is not None and self._hashed[i]:
             (hashes.experts[i - 1] if i else hashes.base).update(tensor_bytes(stored))
         return stored
@@ -120,5 +117,9 @@ class Reader:
             row.sub_(rows[0])
         # A sum is finite only if no term is NaN or infinite; one that merely overflows is looked at in full.
         if check and not math.isfinite(float(row.sum())):
-            for place in (0, i):
-                require_finite(self._sources[place].read(name), name=name, label=self._labels[place])
+            self.require_finite(name, 0, i)
+
+    def require_finite(self, name: str, *places: int) -> None:
+        """CheckpointError if the tensor has NaN or infinity in these sources (0 is the base), by default in all."""
+        for place in places or range(len(self._sources)):
+            require_finite(self._sources[place].read(name), name=name, label=self._labels[place])

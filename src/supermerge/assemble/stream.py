@@ -6,6 +6,7 @@ budget. Reading, computing and writing overlap, because several tensors are merg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from supermerge.assemble.choice import Choice, Rules, chosen
-from supermerge.assemble.geometry import Geometry
+from supermerge.assemble.geometry import Geometry, Products
 from supermerge.assemble.passes import Passes
 from supermerge.assemble.pieces import Hashes, arithmetic
 from supermerge.assemble.workers import give_back_freed_memory
@@ -48,7 +49,7 @@ class Assembled:
 class _Seen:
     name: str
     hashes: Hashes
-    gram: Tensor | None = None
+    products: Products | None = None
 
 
 def output_infos(match: Match, dtype: torch.dtype | None = None) -> list[TensorInfo]:
@@ -112,10 +113,10 @@ def merge_into(
             for start, stored in work.reader.raw(name, hashes):
                 sink.write_flat(name, start, stored.to(dtype) if dtype and info.is_floating else stored)
             return _Seen(name, hashes)
-        inner = torch.zeros(len(work.experts) + 1, len(work.experts) + 1, dtype=torch.float64) if geometry else None
-        for start, merged in work.merge(name, hashes, inner):
+        products = Products(len(work.experts)) if geometry else None
+        for start, merged in work.merge(name, hashes, products):
             sink.write_flat(name, start, cast(merged, dtype or info.dtype, name))
-        return _Seen(name, hashes, inner)
+        return _Seen(name, hashes, products)
 
     wanted = list(match.base.tensors if names is None else names)
     # The largest first, so that no thread is left alone with one at the end.
@@ -137,9 +138,10 @@ def _gathered(work: Passes, seen: Sequence[_Seen]) -> Assembled:
             result.expert_hashes[expert] = {one.name: one.hashes.experts[i].hexdigest() for one in merged}
         else:
             result.expert_hashes[expert] = {name: hash_stored(view.store, name) for name in view.store.tensors}
-    grams = {one.name: one.gram for one in merged if one.gram is not None and one.name not in work.match.tied}
-    if grams:
-        result.geometry = Geometry(work.experts, grams)
+    found = {one.name: one.products for one in merged if one.products is not None and one.name not in work.match.tied}
+    if found:
+        base = {name: products.base for name, products in found.items()}
+        result.geometry = Geometry(work.experts, base, {name: products.taus for name, products in found.items()})
     return result
 
 
@@ -147,7 +149,7 @@ def cast(merged: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """`merged` in `dtype`; RefusedError where a value does not fit."""
     cast = merged.to(dtype)
     total = cast.sum() if dtype.itemsize > 1 else cast.float().sum()  # fp8 has no arithmetic of its own
-    if not torch.isfinite(total) and not torch.isfinite(cast.float()).all():
+    if not math.isfinite(float(total)) and not torch.isfinite(cast.float()).all():
         raise RefusedError(
             f"merged tensor {name!r}: a value of {float(merged.abs().max()):g} does not fit into {dtype}.",
             hint="Choose a wider dtype for the output, or smaller weights.",

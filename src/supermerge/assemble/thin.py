@@ -66,17 +66,8 @@ def row_blocks(rows: int, columns: int) -> Iterator[slice]:
     return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
 
 
-def add_thin_gram(total: Tensor, base: Tensor, rows: slice, taus: Sequence[Factors]) -> None:
-    """As `geometry.add_gram` for some rows of the base, [rows, n] in fp64: with itself and with every τᵢ."""
-    total[0, 0] += base.pow(2).sum()
-    for i, tau in enumerate(taus, 1):
-        product = ((base @ tau.right.T) * tau.left[rows]).sum()
-        total[0, i] += product
-        total[i, 0] += product
-
-
 def add_products(total: Tensor, taus: Sequence[Factors]) -> None:
-    """⟨τᵢ, τⱼ⟩ = ⟨LᵢᵀLⱼ, RᵢRⱼᵀ⟩, added to `total [k + 1, k + 1]`."""
-    for i, one in enumerate(taus, 1):
-        for j, other in enumerate(taus, 1):
+    """⟨τᵢ, τⱼ⟩ = ⟨LᵢᵀLⱼ, RᵢRⱼᵀ⟩, added to `total [k, k]`."""
+    for i, one in enumerate(taus):
+        for j, other in enumerate(taus):
             total[i, j] += ((one.left.T @ other.left) * (one.right @ other.right.T)).sum()

@@ -26,9 +26,9 @@ def weighted_sum(base: Tensor, taus: Iterable[Tensor], coefficients: Sequence[fl
     `taus` gives k tensors of the shape of `base` and may be a stream; `coefficients` is `[k]`, or `[k, rows]` with one
     coefficient per row of the first dimension. An expert whose coefficient is exactly 0 leaves every bit as it is.
     """
-    merged = base.clone()
+    merged, scratch = base.clone(), torch.empty_like(base)
     for c, tau in zip(coefficients, taus, strict=True):
-        accumulate(merged, tau, c)
+        accumulate(merged, tau, c, scratch=scratch)
     return merged
 
 

@@ -13,10 +13,12 @@ from supermerge.checkpoint import Match
 from supermerge.methods import KINDS
 from supermerge.methods.measured import own_shape
 from supermerge.plan.rehearsal import bytes_per_element
+from supermerge.report.vega import is_kept
 
 # What the libraries of a phase take once loaded, measured on Linux with the versions in constraints/cpu.txt.
 _MODEL_CLASS_BYTES = 150_000_000
-REPORT_BYTES = 205_000_000
+_PAGE_BYTES = 25_000_000
+_ENGINE_BYTES = 155_000_000
 # Whole tensors that are merged at the same time hold at most this together, unless one alone holds more.
 _WHOLE_TENSORS_BYTES = 1 << 30
 
@@ -52,6 +54,14 @@ def statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
         elementwise if KINDS[kind].side in by_gradient else stored_statistics_bytes(match, [kind]) for kind in kinds
     ]
     return max(each, default=0)
+
+
+def report_bytes(*, pictures: bool) -> int:
+    """Held while writing the page and the card; `pictures` where something is scored or learned.
+
+    The engine that draws them also makes the page's script, where the cache has none yet.
+    """
+    return _PAGE_BYTES + (_ENGINE_BYTES if pictures or not is_kept() else 0)
 
 
 def model_class_bytes() -> int:

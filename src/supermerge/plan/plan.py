@@ -19,10 +19,10 @@ from supermerge.methods.settings import LearnSettings
 from supermerge.plan.activations import Activations, activations
 from supermerge.plan.learning import PlannedLearning, experts_bytes
 from supermerge.plan.memory import (
-    REPORT_BYTES,
     merging_bytes,
     model_bytes,
     model_class_bytes,
+    report_bytes,
     statistics_bytes,
     stored_statistics_bytes,
 )
@@ -199,7 +199,8 @@ def _phases(
     if scored:
         what = f"base, experts and the merged model on {len(scored)} tasks"
         phases.append(PlannedPhase("evaluate", what, base + experts + output_bytes, held + active.scoring, 0))
-    phases.append(PlannedPhase("report", "page, charts, model card", 0, held + REPORT_BYTES, _SIDE_BYTES))
+    report = report_bytes(pictures=bool(scored) or learning is not None)
+    phases.append(PlannedPhase("report", "page, charts, model card", 0, held + report, _SIDE_BYTES))
     return tuple(phases)
 
 

@@ -13,7 +13,7 @@ from supermerge.report import numbers, palette
 from supermerge.report.charts.chart import Chart
 from supermerge.report.provenance import Provenance
 from supermerge.report.results import Results
-from supermerge.report.summary import best_merged, expert_names, score_rows, title, verdict
+from supermerge.report.summary import best_merged, expert_names, is_measured, score_rows, title, verdict
 from supermerge.report.vega import vega
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def page(results: Results, charts: Mapping[str, Chart], provenance: Provenance |
             results=results,
             provenance=provenance,
             charts=charts,
+            pictures=is_measured(results),
             rows=rows,
             by_kind={row.kind: row for row in reversed(rows)},
             best={task: best_merged(results, task) for task in results.tasks},

@@ -43,6 +43,11 @@ def title(results: Results, provenance: Provenance | None) -> str:
     return f"{count} expert{_s(count)} merged by {method}" if count else f"Merged by {method}"
 
 
+def is_measured(results: Results) -> bool:
+    """Whether anything was scored or learned."""
+    return bool(results.models) or results.learning is not None
+
+
 def expert_names(results: Results, provenance: Provenance | None) -> list[str]:
     """The names of the merged experts, from wherever they are known; empty if they are not."""
     if provenance and provenance.experts:

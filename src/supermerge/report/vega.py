@@ -11,13 +11,22 @@ from pathlib import Path
 from supermerge.cache import cache_directory
 
 
+def is_kept() -> bool:
+    """Whether the script lies in the cache."""
+    return _place().exists()
+
+
+def _place() -> Path:
+    return cache_directory() / f"vega-{version('vl-convert-python')}.js"
+
+
 @cache
 def vega() -> str:
     """The script, which defines `vegaEmbed`.
 
     It is the same every time and takes a second and a half to put together, so it is kept in the cache.
     """
-    kept = cache_directory() / f"vega-{version('vl-convert-python')}.js"
+    kept = _place()
     if kept.exists():
         return kept.read_text("utf-8")
     import vl_convert

@@ -111,9 +111,9 @@ def test_hashes_of_everything_read_and_the_geometry_come_along():
     assert seen.geometry.cosines[1][1] == pytest.approx(1)
     base_norm = float(torch.cat([model(0)[name].flatten() for name in floats]).norm())
     assert seen.geometry.relative_norms[0] == pytest.approx(float(flat[0].norm()) / base_norm, rel=1e-5)
-    assert seen.geometry.tensor_norms("norm.weight")[0] == pytest.approx(
-        float((experts()["e0"]["norm.weight"] - model(0)["norm.weight"]).norm()), rel=1e-5
-    )
+    tau = experts()["e0"]["norm.weight"] - model(0)["norm.weight"]
+    assert float(seen.geometry.grams["norm.weight"][0, 0]) == pytest.approx(float(tau.norm()) ** 2, rel=1e-5)
+    assert seen.geometry.base["norm.weight"] == pytest.approx(float(model(0)["norm.weight"].norm()) ** 2, rel=1e-5)
     assert merge_into(sink, "linear", wanted).geometry is None
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import yaml
 from markdown_it import MarkdownIt
@@ -77,3 +78,9 @@ def test_a_plain_merge_has_a_short_card(empty: Results) -> None:
     assert "## Charts" not in text
     assert "supermerge.load" not in text
     assert "\n\n\n" not in text
+
+
+def test_a_merge_without_data_says_how_far_the_experts_moved(build: Callable[..., Results]) -> None:
+    geometry = {"experts": ["a|b", "c"], "norms": [1.5, 20], "relative_norms": [0.01, 0.2], "cosines": [[1, 0], [0, 1]]}
+    text = card(build(tasks={}, models=[], recommendation=None, learning=None, geometry=geometry), {}, None)
+    assert "| a\\|b | 1.00 % | 1.5 |\n| c | 20.00 % | 20 |\n" in text

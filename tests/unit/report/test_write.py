@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def test_page_card_and_pictures_are_written(
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "window.vegaEmbed=" in page
     assert 800_000 < len(page) < 2_000_000
+
+
+def test_pictures_are_drawn_only_of_what_was_scored_or_learned(
+    tmp_path: Path, build: Callable[..., Results], provenance: Provenance
+) -> None:
+    bare = build(tasks={}, models=[], recommendation=None, learning=None, coefficients=None)
+    assert [path.name for path in write_report(tmp_path, bare, provenance)] == ["README.md", "report.html"]
+    assert "its numbers are in metrics.json" in (tmp_path / "report.html").read_text("utf-8")
+    assert "charts/" not in (tmp_path / "README.md").read_text("utf-8")
 
 
 def test_a_merge_without_numbers_has_page_and_card_only(tmp_path: Path, empty: Results) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from supermerge.report.palette import RAMP, colour, resolved
 
-if TYPE_CHECKING:
-    import altair as alt
-
 Rows = list[dict[str, Any]]
+Spec = dict[str, Any]
+"""A Vega-Lite specification, or a part of one."""
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_TYPES = {"Q": "quantitative", "N": "nominal"}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 DIVERGING = [colour(name) for name in RAMP]
 _SMALL = {"labelColor": colour("muted"), "titleColor": colour("muted"), "labelFontSize": 11, "titleFontSize": 11}
-LOOK: dict[str, Any] = {
+LOOK: Spec = {
     "background": "transparent",
     "font": FONT,
     "view": {"stroke": None},
@@ -57,7 +58,7 @@ class Chart:
     name: str
     title: str
     caption: str
-    specs: Mapping[int, dict[str, Any]]
+    specs: Mapping[int, Spec]
     data: Mapping[str, Rows]
 
     def png(self, *, scale: float = 2) -> bytes:
@@ -71,15 +72,29 @@ class Chart:
         )
 
 
-def finish(chart: alt.TopLevelMixin, description: str, *, ramp_length: int = 0) -> dict[str, Any]:
-    """The Vega-Lite specification of `chart` in the house style.
+def finish(chart: Spec, description: str, *, ramp_length: int = 0) -> Spec:
+    """`chart` as a whole specification in the house style.
 
     `description` is read out by screen readers; `ramp_length` is the length in pixels of the legend of a heat map.
     """
-    # Checking every specification against the schema costs a second; the tests do it instead.
-    spec = chart.to_dict(validate=False)
     config = {**LOOK, "legend": {**LOOK["legend"], "gradientLength": ramp_length}} if ramp_length else LOOK
-    return {**spec, "description": description, "config": config, "padding": 2}
+    return {"$schema": _SCHEMA, **chart, "description": description, "config": config, "padding": 2}
+
+
+def mark(kind: str, channels: Spec, **look: Any) -> Spec:
+    """One layer: marks of a kind, where `channels` says."""
+    return {"mark": {"type": kind, **look}, "encoding": channels}
+
+
+def channel(field: str, **settings: Any) -> Spec:
+    """What a channel shows: a field with its type, `value:Q` for a quantity or `name:N` for a name."""
+    name, _, kind = field.partition(":")
+    return {"field": name, "type": _TYPES[kind], **settings}
+
+
+def named(data: str) -> Spec:
+    """The rows that a chart is about, by the name that `Chart.data` has for them."""
+    return {"data": {"name": data}}
 
 
 def label_limit(width: int) -> int:
@@ -94,36 +109,28 @@ def columns(count: int, width: int, smallest: int) -> int:
     return -(-count // rows)
 
 
-def tooltip(fields: Mapping[str, str], number: str = ".3f") -> list[alt.Tooltip]:
+def tooltip(fields: Mapping[str, str], number: str = ".3f") -> list[Spec]:
     """What to show on hover: field (with its type, `value:Q`) and title; `number` formats the quantities."""
-    import altair as alt
-
-    return [
-        alt.Tooltip(field, title=title, format=number) if field.endswith(":Q") else alt.Tooltip(field, title=title)
-        for field, title in fields.items()
-    ]
+    formats = {"format": number}
+    return [channel(field, title=title, **(formats if field.endswith(":Q") else {})) for field, title in fields.items()]
 
 
-def in_order(field: str) -> alt.EncodingSortField:
+def in_order(field: str) -> Spec:
     """Categories sorted by a number in the data: names from outside never become part of an expression."""
-    import altair as alt
-
-    return alt.EncodingSortField(field, op="min", order="ascending")
+    return {"field": field, "op": "min", "order": "ascending"}
 
 
-def names(field: str, order: str, limit: int) -> alt.Y:
+def names(field: str, order: str, limit: int, **axis: Any) -> Spec:
     """The vertical axis of a chart with one line per name; `limit` is the room for the names."""
-    import altair as alt
-
-    return alt.Y(field, sort=in_order(order), title=None, axis=alt.Axis(labelLimit=limit - 6))
+    return channel(field, sort=in_order(order), title=None, axis={"labelLimit": limit - 6, **axis})
 
 
-def values_on(cells: alt.Chart, field: str, half: float, cell: float) -> alt.Chart:
+def values_on(channels: Spec, field: str, half: float, cell: float) -> Spec:
     """The values written on the cells of a heat map with a diverging scale of ±`half`, readable on every colour."""
-    import altair as alt
-
-    ink = alt.condition(f"abs(datum.{field}) > {0.68 * half}", alt.value(colour("paper")), alt.value(colour("ink")))
-    return cells.mark_text(fontSize=11 if cell >= 34 else 9).encode(text=alt.Text(f"{field}:Q", format=".2f"), fill=ink)
+    dark = {"test": f"abs(datum.{field}) > {0.68 * half}", "value": colour("paper")}
+    ink = {"condition": dark, "value": colour("ink")}
+    text = channel(f"{field}:Q", format=".2f")
+    return mark("text", {**channels, "text": text, "fill": ink}, fontSize=11 if cell >= 34 else 9)
 
 
 def extent(values: Sequence[float]) -> float:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
-
-import altair as alt
 
 from supermerge.report import layers
 from supermerge.report.charts.chart import (
     DIVERGING,
     Chart,
     Rows,
+    Spec,
+    channel,
     columns,
     extent,
     finish,
     in_order,
     label_limit,
+    mark,
+    named,
     names,
     tooltip,
     values_on,
@@ -113,42 +114,38 @@ def _layer_order(places: list[layers.Place]) -> dict[str, int]:
     return {layer: order for order, layer in enumerate(outside + inside)}
 
 
-def _ramp(field: str, half: float) -> alt.Fill:
-    scale = alt.Scale(type="quantize", domain=[-half, half], range=DIVERGING)
-    legend = alt.Legend(
-        title="coefficient",
-        orient="top",
-        direction="horizontal",
-        titleOrient="left",
-        offset=8,
-        titlePadding=10,
-        labelExpr=_LEGEND_LABELS,
-    )
-    return alt.Fill(field, scale=scale, legend=legend)
+def _ramp(field: str, half: float) -> Spec:
+    legend = {
+        "title": "coefficient",
+        "orient": "top",
+        "direction": "horizontal",
+        "titleOrient": "left",
+        "offset": 8,
+        "titlePadding": 10,
+        "labelExpr": _LEGEND_LABELS,
+    }
+    return channel(field, scale={"type": "quantize", "domain": [-half, half], "range": DIVERGING}, legend=legend)
 
 
-def _layer_map(num_layers: int, num_experts: int, half: float, width: int) -> dict[str, Any]:
+def _layer_map(num_layers: int, num_experts: int, half: float, width: int) -> Spec:
     limit = label_limit(width)
     room = width - limit - 14
     cell = min(84, max(4, room // num_layers))
-    chart = alt.Chart(alt.NamedData(name="coefficients")).encode(
-        x=_layers("layer", cell), y=names("expert:N", "order", limit)
-    )
+    place = {"x": _layers("layer", cell), "y": names("expert:N", "order", limit)}
     tip = {"expert:N": "Expert", "layer:N": "Layer", "mean:Q": "Mean", "low:Q": "Lowest", "high:Q": "Highest"}
-    cells = chart.mark_rect(stroke=colour("paper"), strokeWidth=1 if cell > 8 else 0).encode(
-        fill=_ramp("mean:Q", half), tooltip=tooltip({**tip, "tensors:N": "Tensors"})
-    )
-    parts = [cells]
+    shown = {**place, "fill": _ramp("mean:Q", half), "tooltip": tooltip({**tip, "tensors:N": "Tensors"})}
+    parts = [mark("rect", shown, stroke=colour("paper"), strokeWidth=1 if cell > 8 else 0)]
     if cell >= 28:
-        parts.append(values_on(chart, "mean", half, cell))
+        parts.append(values_on(place, "mean", half, cell))
+    size = {"width": cell * num_layers, "height": 26 * num_experts}
     return finish(
-        alt.layer(*parts, width=cell * num_layers, height=26 * num_experts),
+        {**named("coefficients"), "layer": parts, **size},
         "Heat map of the mean coefficient of each expert in each layer",
         ramp_length=_ramp_length(room),
     )
 
 
-def _tensor_maps(num_experts: int, num_layers: int, num_kinds: int, half: float, width: int) -> dict[str, Any]:
+def _tensor_maps(num_experts: int, num_layers: int, num_kinds: int, half: float, width: int) -> Spec:
     limit = 130 if width < 500 else 240
     # The end of a long name tells weight from bias, so it is the start that gives way.
     room_for = int(limit / 6.4)
@@ -156,19 +153,27 @@ def _tensor_maps(num_experts: int, num_layers: int, num_kinds: int, half: float,
     room = width - limit - 14
     across = columns(num_experts, room, min(room, max(78, 8 * num_layers)))
     cell = min(16.0, (room - 14 * (across - 1)) / across / num_layers)
-    chart = alt.Chart(alt.NamedData(name="tensors")).mark_rect(stroke=colour("paper"), strokeWidth=1 if cell > 6 else 0)
-    chart = chart.encode(
-        x=_layers(None, cell),
-        y=names("kind:N", "kind_order", limit).axis(labelLimit=limit - 6, labelFontSize=10, labelExpr=label),
-        fill=_ramp("value:Q", half),
-        tooltip=tooltip({"expert:N": "Expert", "tensor:N": "Tensor", "layer:N": "Layer", "value:Q": "Coefficient"}),
-    )
+    tip = {"expert:N": "Expert", "tensor:N": "Tensor", "layer:N": "Layer", "value:Q": "Coefficient"}
+    shown = {
+        "x": _layers(None, cell),
+        "y": names("kind:N", "kind_order", limit, labelFontSize=10, labelExpr=label),
+        "fill": _ramp("value:Q", half),
+        "tooltip": tooltip(tip),
+    }
     panel = cell * num_layers
-    header = alt.Header(title=None, labelLimit=int(panel) + 14)
-    facet = alt.Facet("expert:N", sort=in_order("order"), header=header)
-    panels = chart.properties(width=panel, height=13 * num_kinds).facet(facet, columns=across, spacing=14)
-    description = "Heat map of every coefficient: kind of tensor by layer, one panel per expert"
-    return finish(panels, description, ramp_length=_ramp_length(room))
+    size = {"width": panel, "height": 13 * num_kinds}
+    header = {"title": None, "labelLimit": int(panel) + 14}
+    return finish(
+        {
+            **named("tensors"),
+            "facet": channel("expert:N", sort=in_order("order"), header=header),
+            "columns": across,
+            "spacing": 14,
+            "spec": {**mark("rect", shown, stroke=colour("paper"), strokeWidth=1 if cell > 6 else 0), **size},
+        },
+        "Heat map of every coefficient: kind of tensor by layer, one panel per expert",
+        ramp_length=_ramp_length(room),
+    )
 
 
 def _ramp_length(room: int) -> int:
@@ -176,7 +181,7 @@ def _ramp_length(room: int) -> int:
     return min(200, room - 76)
 
 
-def _layers(title: str | None, cell: float) -> alt.X:
+def _layers(title: str | None, cell: float) -> Spec:
     angle = 0 if cell >= 15 else -90
-    axis = alt.Axis(domain=False, ticks=False, labelOverlap="greedy", labelAngle=angle, labelLimit=80)
-    return alt.X("layer:N", sort=in_order("layer_order"), title=title, axis=axis)
+    axis = {"domain": False, "ticks": False, "labelOverlap": "greedy", "labelAngle": angle, "labelLimit": 80}
+    return channel("layer:N", sort=in_order("layer_order"), title=title, axis=axis)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
-
 from supermerge.report import numbers
-from supermerge.report.charts.chart import Chart, Rows, finish, label_limit, names, tooltip
+from supermerge.report.charts.chart import Chart, Rows, Spec, channel, finish, label_limit, mark, named, names, tooltip
 from supermerge.report.palette import colour
 from supermerge.report.results import Results
 
@@ -36,29 +32,24 @@ def phases(results: Results, widths: tuple[int, ...]) -> Chart | None:
     )
 
 
-def _phases(num_phases: int, measured: bool, width: int) -> dict[str, Any]:
+def _phases(num_phases: int, measured: bool, width: int) -> Spec:
     limit = label_limit(width)
     beside = measured and width >= 500
     room = (width - limit - 2 * 64 - 24) // 2 if beside else width - limit - 76
     panels = [_bars("seconds", "time", "time", True, room, num_phases, limit)]
     if measured:
         panels.append(_bars("bytes", "memory", "peak memory", not beside, room, num_phases, limit))
-    stacked = alt.hconcat(*panels, spacing=24) if beside else alt.vconcat(*panels, spacing=18)
+    stacked = {"hconcat": panels, "spacing": 24} if beside else {"vconcat": panels, "spacing": 18}
     return finish(stacked, "Time and peak memory of every phase")
 
 
-def _bars(
-    field: str, text: str, title: str, labelled: bool, width: int, num_phases: int, limit: int
-) -> alt.LayerChart | alt.FacetChart:
+def _bars(field: str, text: str, title: str, labelled: bool, width: int, num_phases: int, limit: int) -> Spec:
     y = names("phase:N", "order", limit)
-    chart = alt.Chart(alt.NamedData(name="phases")).encode(
-        x=alt.X(f"{field}:Q", axis=None), y=y if labelled else y.axis(None)
-    )
-    bars = chart.mark_bar(height=10, fill=colour("faint")).encode(
-        tooltip=tooltip({"phase:N": "Phase", "time:N": "Time", "memory:N": "Peak memory"})
-    )
-    values = chart.mark_text(align="left", dx=6).encode(text=f"{text}:N")
-    heading = alt.TitleParams(
-        title, anchor="start", frame="group", fontSize=11, fontWeight="normal", color=colour("muted"), offset=6
-    )
-    return alt.layer(bars, values, width=width, height=24 * num_phases, title=heading)
+    place = {"x": channel(f"{field}:Q", axis=None), "y": y if labelled else {**y, "axis": None}}
+    tip = tooltip({"phase:N": "Phase", "time:N": "Time", "memory:N": "Peak memory"})
+    bars = mark("bar", {**place, "tooltip": tip}, height=10, fill=colour("faint"))
+    values = mark("text", {**place, "text": channel(f"{text}:N")}, align="left", dx=6)
+    plain = {"fontSize": 11, "fontWeight": "normal", "color": colour("muted"), "offset": 6}
+    heading = {"text": title, "anchor": "start", "frame": "group", **plain}
+    size = {"width": width, "height": 24 * num_phases}
+    return {**named("phases"), "layer": [bars, values], "title": heading, **size}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
-
 from supermerge.report.charts.chart import (
     DIVERGING,
     Chart,
     Rows,
+    Spec,
+    channel,
     extent,
     finish,
     in_order,
     label_limit,
+    mark,
+    named,
     names,
     tooltip,
     values_on,
@@ -59,39 +59,34 @@ def cosines(results: Results, widths: tuple[int, ...]) -> Chart | None:
     return Chart("cosines", "Angles between the task vectors", caption, specs, {"cosines": data})
 
 
-def _norms(num_experts: int, width: int) -> dict[str, Any]:
+def _norms(num_experts: int, width: int) -> Spec:
     limit = label_limit(width)
-    chart = alt.Chart(alt.NamedData(name="norms")).encode(
-        x=alt.X("relative:Q", axis=alt.Axis(format="~%", tickCount=5, title=None)),
-        y=names("expert:N", "order", limit),
-    )
-    bars = chart.mark_bar(height=10, fill=colour("faint")).encode(
-        tooltip=tooltip({"expert:N": "Expert", "shown:N": "Of the base (norm)"})
-    )
-    text = chart.mark_text(align="left", dx=6).encode(text="shown:N")
+    place = {
+        "x": channel("relative:Q", axis={"format": "~%", "tickCount": 5, "title": None}),
+        "y": names("expert:N", "order", limit),
+    }
+    tip = tooltip({"expert:N": "Expert", "shown:N": "Of the base (norm)"})
+    bars = mark("bar", {**place, "tooltip": tip}, height=10, fill=colour("faint"))
+    text = mark("text", {**place, "text": channel("shown:N")}, align="left", dx=6)
+    size = {"width": width - limit - 96, "height": 24 * num_experts}
     return finish(
-        alt.layer(bars, text, width=width - limit - 96, height=24 * num_experts),
-        "Norm of every expert's task vector relative to the base",
+        {**named("norms"), "layer": [bars, text], **size}, "Norm of every expert's task vector relative to the base"
     )
 
 
-def _cosines(num_experts: int, half: float, width: int) -> dict[str, Any]:
+def _cosines(num_experts: int, half: float, width: int) -> Spec:
     limit = label_limit(width)
     cell = min(56, max(8, (width - limit - 14) // num_experts))
-    axis = alt.Axis(domain=False, ticks=False, labelAngle=-45, labelLimit=90)
-    chart = alt.Chart(alt.NamedData(name="cosines")).encode(
-        x=alt.X("second:N", sort=in_order("second_order"), title=None, axis=axis),
-        y=names("first:N", "first_order", limit),
-    )
-    scale = alt.Scale(type="quantize", domain=[-half, half], range=DIVERGING)
-    cells = chart.mark_rect(stroke=colour("paper"), strokeWidth=1).encode(
-        fill=alt.Fill("cosine:Q", scale=scale, legend=None),
-        tooltip=tooltip({"first:N": "Expert", "second:N": "and", "cosine:Q": "Cosine"}, ".4f"),
-    )
-    parts = [cells]
+    axis = {"domain": False, "ticks": False, "labelAngle": -45, "labelLimit": 90}
+    place = {
+        "x": channel("second:N", sort=in_order("second_order"), title=None, axis=axis),
+        "y": names("first:N", "first_order", limit),
+    }
+    scale = {"type": "quantize", "domain": [-half, half], "range": DIVERGING}
+    fill = channel("cosine:Q", scale=scale, legend=None)
+    tip = tooltip({"first:N": "Expert", "second:N": "and", "cosine:Q": "Cosine"}, ".4f")
+    layers = [mark("rect", {**place, "fill": fill, "tooltip": tip}, stroke=colour("paper"), strokeWidth=1)]
     if cell >= 28:
-        parts.append(values_on(chart, "cosine", half, cell))
-    return finish(
-        alt.layer(*parts, width=cell * num_experts, height=min(cell, 34) * num_experts),
-        "Cosine between every two task vectors",
-    )
+        layers.append(values_on(place, "cosine", half, cell))
+    size = {"width": cell * num_experts, "height": min(cell, 34) * num_experts}
+    return finish({**named("cosines"), "layer": layers, **size}, "Cosine between every two task vectors")

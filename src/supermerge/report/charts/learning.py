@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
-
-from supermerge.report.charts.chart import Chart, Rows, finish, tooltip
+from supermerge.report.charts.chart import Chart, Rows, Spec, channel, finish, mark, named, tooltip
 from supermerge.report.palette import colour
 from supermerge.report.results import Learning, Results
 
@@ -36,29 +32,24 @@ def curve(results: Results, widths: tuple[int, ...]) -> Chart | None:
     return Chart("learning", "Learning curve", caption, specs, {"curve": data, "best": best})
 
 
-def _curve(learning: Learning, watched: bool, width: int) -> dict[str, Any]:
+def _curve(learning: Learning, watched: bool, width: int) -> Spec:
     top = max(point.step for point in learning.curve)
-    steps = alt.Scale(domain=[0, max(top, 1)], nice=False)
-    x = alt.X("step:Q", scale=steps, axis=alt.Axis(grid=False, tickCount=6, tickMinStep=1, format="d", title="step"))
-    scale = alt.Scale(domain=[_TRAIN, _HELD_BACK], range=[colour("faint"), colour("accent")])
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", offset=4) if watched else None
+    axis = {"grid": False, "tickCount": 6, "tickMinStep": 1, "format": "d", "title": "step"}
+    colours = {"domain": [_TRAIN, _HELD_BACK], "range": [colour("faint"), colour("accent")]}
+    legend = {"title": None, "orient": "top", "symbolType": "stroke", "offset": 4} if watched else None
+    curve = {
+        "x": channel("step:Q", scale={"domain": [0, max(top, 1)], "nice": False}, axis=axis),
+        "y": channel("loss:Q", scale={"zero": False, "nice": True}, axis={"tickCount": 5, "title": "loss"}),
+        "color": channel("series:N", scale=colours, legend=legend),
+        "tooltip": tooltip({"step:N": "Step", "series:N": "Examples", "loss:Q": "Loss"}, ".4f"),
+    }
     # Points show where the loss was measured, and carry the hover text; on long curves they would blur the line.
-    points = alt.OverlayMarkDef(size=18, filled=True, opacity=1 if top <= 80 else 0)
-    lines = (
-        alt.Chart(alt.NamedData(name="curve"))
-        .mark_line(strokeWidth=2, strokeJoin="round", point=points)
-        .encode(
-            x=x,
-            y=alt.Y("loss:Q", scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=5, title="loss")),
-            color=alt.Color("series:N", scale=scale, legend=legend),
-            tooltip=tooltip({"step:N": "Step", "series:N": "Examples", "loss:Q": "Loss"}, ".4f"),
-        )
-    )
-    best = alt.Chart(alt.NamedData(name="best"))
-    rule = best.mark_rule(strokeDash=[4, 3], stroke=colour("muted")).encode(x="step:Q")
+    points = {"size": 18, "filled": True, "opacity": 1 if top <= 80 else 0}
+    lines = {**named("curve"), **mark("line", curve, strokeWidth=2, strokeJoin="round", point=points)}
+    at = {"x": channel("step:Q")}
+    rule = {**named("best"), **mark("rule", at, strokeDash=[4, 3], stroke=colour("muted"))}
     on_left = learning.best_step is not None and learning.best_step > 0.75 * top
-    text = best.mark_text(align="right" if on_left else "left", dx=-6 if on_left else 6, dy=6, baseline="top").encode(
-        x="step:Q", y=alt.value(0), text="shown:N"
-    )
-    drawing = alt.layer(rule, lines, text, width=width - 64, height=220)
-    return finish(drawing, "Loss by learning step")
+    beside = {"align": "right", "dx": -6} if on_left else {"align": "left", "dx": 6}
+    words = {**at, "y": {"value": 0}, "text": channel("shown:N")}
+    text = {**named("best"), **mark("text", words, **beside, dy=6, baseline="top")}
+    return finish({"layer": [rule, lines, text], "width": width - 64, "height": 220}, "Loss by learning step")

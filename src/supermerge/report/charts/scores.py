@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-import altair as alt
-
 from supermerge.report import numbers
-from supermerge.report.charts.chart import Chart, Rows, columns, finish, in_order, label_limit, names, tooltip
+from supermerge.report.charts.chart import (
+    Chart,
+    Rows,
+    Spec,
+    channel,
+    columns,
+    finish,
+    in_order,
+    label_limit,
+    mark,
+    named,
+    names,
+    tooltip,
+)
 from supermerge.report.palette import colour
 from supermerge.report.results import Results
 from supermerge.report.summary import direction, score_rows
 
 _KINDS = ["base", "expert", "merged", "method"]
-_FILLS = alt.Scale(domain=_KINDS, range=[colour("paper"), colour("ink"), colour("accent"), colour("faint")])
-_STROKES = alt.Scale(domain=_KINDS, range=[colour("muted"), colour("ink"), colour("accent"), colour("faint")])
-_SHAPES = alt.Scale(domain=_KINDS, range=["circle", "diamond", "circle", "square"])
-_SIZES = alt.Scale(domain=_KINDS, range=[50, 58, 80, 36])
+_FILLS = {"domain": _KINDS, "range": [colour("paper"), colour("ink"), colour("accent"), colour("faint")]}
+_STROKES = {"domain": _KINDS, "range": [colour("muted"), colour("ink"), colour("accent"), colour("faint")]}
+_SHAPES = {"domain": _KINDS, "range": ["circle", "diamond", "circle", "square"]}
+_SIZES = {"domain": _KINDS, "range": [50, 58, 80, 36]}
 _TIPS = {
     "scores": {
         "task:N": "Task",
@@ -88,37 +99,45 @@ def method_means(results: Results, widths: tuple[int, ...]) -> Chart | None:
     return Chart("means", "Mean score of every method", caption, specs, {"means": data})
 
 
-def _task_panels(num_tasks: int, num_rows: int, width: int) -> dict[str, Any]:
+def _task_panels(num_tasks: int, num_rows: int, width: int) -> Spec:
     limit = label_limit(width)
     across = columns(num_tasks, width - limit, 150)
     panel = (width - limit - 16 - 18 * (across - 1)) // across
-    lines, points = _marks("scores", "low", "value", "high", limit, alt.Axis(tickCount=4, title=None, format="~g"))
-    facet = alt.Facet("task:N", sort=in_order("task_order"), header=alt.Header(title=None, labelLimit=panel))
-    panels = alt.layer(lines, points, width=panel, height=num_rows * 20).facet(facet, columns=across)
-    return finish(panels.resolve_scale(x="independent"), "Test scores of all models by task with 95 % intervals")
-
-
-def _means(num_rows: int, width: int) -> dict[str, Any]:
-    limit = label_limit(width)
-    lines, points = _marks("means", "start", "mean", "mean", limit, alt.Axis(tickCount=6, title=None, format="~g"))
-    weight = alt.ExprRef("datum.kind === 'merged' ? 600 : 400")
-    words = alt.Chart(alt.NamedData(name="means")).mark_text(align="left", dx=12, fontWeight=weight)
-    text = words.encode(x="mean:Q", y=names("model:N", "order", limit), text="shown:N")
-    drawing = alt.layer(lines, points, text, width=width - limit - 56, height=num_rows * 24)
-    return finish(drawing, "Mean score of every method, best first")
-
-
-def _marks(data: str, start: str, value: str, end: str, limit: int, axis: alt.Axis) -> tuple[alt.Chart, alt.Chart]:
-    """A line from `start` to `end` and a point at `value` for every model, in the look of its kind."""
-    y = names("model:N", "order", limit)
-    chart = alt.Chart(alt.NamedData(name=data)).encode(y=y, stroke=alt.Stroke("kind:N", scale=_STROKES, legend=None))
-    scale = alt.Scale(zero=False, nice=True)
-    lines = chart.mark_rule(strokeWidth=2).encode(x=alt.X(f"{start}:Q", scale=scale, axis=axis), x2=f"{end}:Q")
-    points = chart.mark_point(strokeWidth=1.75, opacity=1).encode(
-        x=alt.X(f"{value}:Q", scale=scale, axis=axis),
-        fill=alt.Fill("kind:N", scale=_FILLS, legend=None),
-        shape=alt.Shape("kind:N", scale=_SHAPES, legend=None),
-        size=alt.Size("kind:N", sort=_KINDS, scale=_SIZES, legend=None),
-        tooltip=tooltip(_TIPS[data]),
+    layers = _marks("scores", "low", "value", "high", limit, {"tickCount": 4, "title": None, "format": "~g"})
+    header = {"title": None, "labelLimit": panel}
+    return finish(
+        {
+            **named("scores"),
+            "facet": channel("task:N", sort=in_order("task_order"), header=header),
+            "columns": across,
+            "spec": {"layer": layers, "width": panel, "height": num_rows * 20},
+            "resolve": {"scale": {"x": "independent"}},
+        },
+        "Test scores of all models by task with 95 % intervals",
     )
-    return lines, points
+
+
+def _means(num_rows: int, width: int) -> Spec:
+    limit = label_limit(width)
+    layers = _marks("means", "start", "mean", "mean", limit, {"tickCount": 6, "title": None, "format": "~g"})
+    place = {"x": channel("mean:Q"), "y": names("model:N", "order", limit)}
+    weight = {"expr": "datum.kind === 'merged' ? 600 : 400"}
+    layers.append(mark("text", {**place, "text": channel("shown:N")}, align="left", dx=12, fontWeight=weight))
+    size = {"width": width - limit - 56, "height": num_rows * 24}
+    return finish({**named("means"), "layer": layers, **size}, "Mean score of every method, best first")
+
+
+def _marks(data: str, start: str, value: str, end: str, limit: int, axis: dict[str, Any]) -> list[Spec]:
+    """A line from `start` to `end` and a point at `value` for every model, in the look of its kind."""
+    place = {"y": names("model:N", "order", limit), "stroke": channel("kind:N", scale=_STROKES, legend=None)}
+    along = {"scale": {"zero": False, "nice": True}, "axis": axis}
+    line = {**place, "x": channel(f"{start}:Q", **along), "x2": {"field": end}}
+    point = {
+        **place,
+        "x": channel(f"{value}:Q", **along),
+        "fill": channel("kind:N", scale=_FILLS, legend=None),
+        "shape": channel("kind:N", scale=_SHAPES, legend=None),
+        "size": channel("kind:N", sort=_KINDS, scale=_SIZES, legend=None),
+        "tooltip": tooltip(_TIPS[data]),
+    }
+    return [mark("rule", line, strokeWidth=2), mark("point", point, strokeWidth=1.75, opacity=1)]
