@@ -21,6 +21,7 @@ from supermerge.events import muted
 from supermerge.learn.batches import Batches, Material
 from supermerge.learn.session import Session
 from supermerge.methods.settings import LearnSettings
+from supermerge.run.learned import basis_of
 from supermerge.run.prepared import Prepared, prepared
 from supermerge.tasks.evaluate import evaluate
 
@@ -51,8 +52,9 @@ def main() -> None:
 def trajectory(ready: Prepared, settings: LearnSettings, every: int) -> list[dict[str, float]]:
     """Held-back loss and development score every `every` steps."""
     plain = ready.session(None)
-    session = Watched(plain.bench, plain.base, plain.experts, plain.rows, plain.seed, ready=ready, every=every)
-    session.learn(settings)
+    session = Watched(plain.bench, plain.match, plain.rows, plain.seed, ready=ready, every=every)
+    with basis_of(ready, settings) as basis:
+        session.learn(settings, basis)
     return session.measured
 
 

@@ -20,8 +20,10 @@ from supermerge.assemble import merge_into, output_infos, pieces
 from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, Match, ShardWriter
 from supermerge.errors import CheckpointError, RecipeError
-from supermerge.methods import BLOCK, KINDS, Bound, Measured, Statistics, get, names
+from supermerge.learn.basis import Basis
+from supermerge.methods import BLOCK, KINDS, Bound, Measured, Statistics, get, names, weighted_sum
 from supermerge.methods.measured import own_shape
+from supermerge.methods.registry import takes
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,23 @@ def test_cut_into_pieces_is_the_same_bytes_as_whole(name, data):
             patch.setattr(pieces, "BLOCK", elements)
             outcomes.append(merge(base, experts, name, **ROWS[name].params))
     assert_same(*outcomes)
+
+
+@pytest.mark.parametrize("name", [name for name in STATIC if get(name).process])
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_what_it_makes_of_every_task_vector_adds_up_to_its_merge(name, data):
+    base, experts = everything(data, name, grid=False if ROWS[name].generic else None)
+    method = get(name)
+    params = {"merge": "sum"} if "merge" in method.parameters.model_fields else {}
+    made = method.bind(params)
+    scale = 1.0 if "scale" in takes(method.process) else made.values.get("scale", 1.0)
+    c = [0.3 if scale is None else scale] * len(experts)
+    basis = Basis(tuple(experts), on=made)
+    match = matched(base, experts)
+    sink = StateDict(output_infos(match))
+    merge_into(sink, basis.bound(method, lambda base, vectors, _: weighted_sum(base, vectors, c)), match, threads=1)
+    assert_close(sink.tensors, merge(base, experts, name, **params))
 
 
 @pytest.mark.parametrize("name", STATIC)

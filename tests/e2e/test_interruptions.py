@@ -16,13 +16,16 @@ SETTINGS = ["--set", "method.steps=12", "--set", "method.save_every=0.01", "--lo
 FILES = ("model.safetensors", "coefficients.safetensors")
 
 
-def _start(tiny: Path, output: Path) -> subprocess.Popen[str]:
-    command = [*COMMAND, str(tiny / "recipe.yaml"), "-o", str(output), *SETTINGS]
+DERIVED = ["--set", "method.init=tsv_m", "--set", "method.on=ties"]
+
+
+def _start(tiny: Path, output: Path, *settings: str) -> subprocess.Popen[str]:
+    command = [*COMMAND, str(tiny / "recipe.yaml"), "-o", str(output), *SETTINGS, *settings]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
-def _whole(tiny: Path, output: Path) -> dict[str, bytes]:
-    process = _start(tiny, output)
+def _whole(tiny: Path, output: Path, *settings: str) -> dict[str, bytes]:
+    process = _start(tiny, output, *settings)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     return {name: (output / name).read_bytes() for name in FILES}
@@ -42,6 +45,22 @@ def test_killed_while_learning_and_resumed(tiny: Path, tmp_path: Path, sign: sig
     assert not (tmp_path / "out").exists()
     assert list(tmp_path.glob(".out.supermerge-state/*.safetensors"))
     assert _whole(tiny, tmp_path / "out") == expected
+    assert not list(tmp_path.glob(".out.*state*"))
+
+
+@pytest.mark.parametrize("event", ["derive", "step"])
+def test_killed_with_derived_task_vectors_and_resumed(tiny: Path, tmp_path: Path, event: str) -> None:
+    expected = _whole(tiny, tmp_path / "whole", *DERIVED)
+    process = _start(tiny, tmp_path / "out", *DERIVED)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if f'"{event}"' in line:
+            break
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.glob(".out.supermerge-state/derived-*"))
+    assert _whole(tiny, tmp_path / "out", *DERIVED) == expected
     assert not list(tmp_path.glob(".out.*state*"))
 
 

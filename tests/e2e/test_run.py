@@ -145,29 +145,45 @@ def test_adamerging_is_the_same_engine(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "layer", "row"])
-def test_learning_starts_from_a_methods_merge(tiny: Path, granularity: str) -> None:
-    start = ["method.init=task_arithmetic", "method.steps=0", f"method.granularity={granularity}"]
+@pytest.mark.parametrize("init", ["task_arithmetic", "iso_c", "ties"])
+def test_learning_starts_at_a_methods_merge(tiny: Path, init: str, granularity: str) -> None:
+    start = [f"method.init={init}", "method.steps=0", f"method.granularity={granularity}"]
     directory = _run(tiny, "out", *start).directory
     experts = {name: tiny / "experts" / name for name in ("topic", "mood")}
-    expected = merge(tiny / "base", experts, "task_arithmetic", scale=0.3)
+    expected = merge(tiny / "base", experts, init)
     with Checkpoint.open(directory) as weights:
         for name in weights.tensors:
             torch.testing.assert_close(weights.read(name), expected[name], rtol=0, atol=1e-6)
-    # Of rows that hardly moved, the fp32 of the merge tells little about the coefficient.
-    if granularity != "row":
-        found = Coefficients.load(directory / "coefficients.safetensors")
-        for name in found.groups:
-            c = found.effective(name)
-            torch.testing.assert_close(c, torch.full_like(c, 0.3), rtol=0, atol=1e-5)
-    assert not list(tiny.rglob("start-*"))
-
-
-def test_a_start_that_trims_is_not_the_same_everywhere(tiny: Path) -> None:
-    directory = _run(tiny, "out", "method.init=ties", "method.steps=0").directory
     found = Coefficients.load(directory / "coefficients.safetensors")
-    starts = torch.stack([found.effective(name) for name in found.groups])
-    assert starts.std() > 0.05
-    assert starts.abs().max() <= 0.99
+    assert found.experts == ("topic", "mood", f"start:{init}")
+    assert not list(tiny.rglob("derived-*"))
+
+
+def test_a_start_is_learned_further(tiny: Path) -> None:
+    result = _run(tiny, "out", "method.init=iso_c")
+    assert result.results.coefficients is not None
+    assert result.results.coefficients.experts == ["topic", "mood", "start:iso_c"]
+    found = Coefficients.load(result.directory / "coefficients.safetensors")
+    moved = torch.stack([found.effective(name) - torch.tensor([0.0, 0.0, 0.5]) for name in found.groups])
+    assert (moved.abs().amax(0) > 0.01).all()
+    assert verify(result.directory).tensors > 30
+
+
+def test_processed_task_vectors_are_learned_on(tiny: Path) -> None:
+    directory = _run(tiny, "out", "method.on=ties", "method.steps=0").directory
+    experts = {name: tiny / "experts" / name for name in ("topic", "mood")}
+    expected = merge(tiny / "base", experts, "ties", scale=0.3, merge="sum")
+    with Checkpoint.open(directory) as weights:
+        for name in weights.tensors:
+            torch.testing.assert_close(weights.read(name), expected[name], rtol=0, atol=1e-6)
+
+
+def test_a_start_that_needs_statistics(tiny: Path) -> None:
+    directory = _run(tiny, "out", "method.init=fisher", "method.steps=0").directory
+    expected = _run(tiny, "fisher", "method={name: fisher}").directory
+    with Checkpoint.open(directory) as weights, Checkpoint.open(expected) as other:
+        for name in weights.tensors:
+            torch.testing.assert_close(weights.read(name), other.read(name), rtol=0, atol=1e-6)
 
 
 def test_a_merge_without_data_equals_the_library(tiny: Path) -> None:

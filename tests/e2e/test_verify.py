@@ -22,6 +22,8 @@ QUERY = "encoder.layer.0.attention.self.query.weight"
 METHODS = {
     "learned": ["method.steps=2"],
     "learned by row": ["method={name: supermerge, steps: 2, granularity: row}", "output.dtype=bfloat16"],
+    "learned from a start": ["method={name: supermerge, steps: 2, init: iso_c, on: ties, granularity: row}"],
+    "learned from statistics": ["method={name: supermerge, steps: 2, init: regmean}"],
     "surveyed": ["method={name: ties, density: 0.3}", "output.shard_size=20kB"],
     "random draws": ["method=dare_linear", "seed=7", "tasks={}", "output.dtype=float16"],
 }

@@ -5,6 +5,7 @@ from supermerge.assemble.geometry import Geometry
 from supermerge.assemble.merge import merge
 from supermerge.assemble.merged import Merged
 from supermerge.assemble.nowhere import Nowhere
+from supermerge.assemble.several import several_into
 from supermerge.assemble.stream import Assembled, Sink, assemble, merge_into, output_infos
 from supermerge.methods import weighted_sum
 
@@ -19,5 +20,6 @@ __all__ = [
     "merge",
     "merge_into",
     "output_infos",
+    "several_into",
     "weighted_sum",
 ]

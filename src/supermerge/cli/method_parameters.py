@@ -47,6 +47,8 @@ def needs(method: Method) -> str:
 def advice(method: Method) -> list[tuple[str, str]]:
     """(label, words): what the method needs and costs, when to use it and when not."""
     lines = [("Needs", needs(method)), ("Cost", method.cost), ("Use it for", method.use), ("Not for", method.avoid)]
+    if method.process:
+        lines.append(("To learn on", f"`on: {method.name}` learns coefficients on what it makes of every task vector."))
     return [(label, words) for label, words in lines if words]
 
 

@@ -43,28 +43,23 @@ class Coefficients:
         *,
         link: str,
         granularity: str,
-        value: float,
+        value: float | Mapping[str, float],
         fixed: Iterable[str] = (),
         dtype: torch.dtype = torch.float32,
     ) -> Coefficients:
-        """Every coefficient c = `value`. `shapes` are those of the tensors to merge, by name.
+        """Every coefficient c = `value`, or `value[expert]`. `shapes` are those of the tensors to merge, by name.
 
         Tensors of `fixed` never receive a gradient: each is a group of its own, so that it keeps its start.
         """
         names = tuple(experts)
-        try:
-            w_start = find_link(link).start(value)
-        except ValueError:
-            raise RecipeError(
-                f"init: a coefficient of {value} cannot be reached with link {link!r}.",
-                hint="Use a start between −1 and 1 for tanh, 0 and 1 for clamp, or another link.",
-            ) from None
+        w_start = [_start_of(value[name] if isinstance(value, Mapping) else value, link) for name in names]
         alone = set(fixed)
         groups = {tensor: tensor if tensor in alone else group_of(tensor, granularity) for tensor in shapes}
-        w = {
-            group: torch.full(coefficient_shape(len(names), shapes[tensor], granularity), w_start, dtype=dtype)
-            for tensor, group in groups.items()
-        }
+        w: dict[str, Tensor] = {}
+        for tensor, group in groups.items():
+            w[group] = torch.empty(coefficient_shape(len(names), shapes[tensor], granularity), dtype=dtype)
+            for row, start in zip(w[group], w_start, strict=True):
+                row.fill_(start)
         return cls(names, link, granularity, groups, w)
 
     def effective(self, tensor: str) -> Tensor:
@@ -117,3 +112,14 @@ class Coefficients:
         except (KeyError, ValueError, RecipeError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{path}: a damaged coefficients file: {reason}", hint=hint) from error
+
+
+def _start_of(value: float, link: str) -> float:
+    """The w that gives the coefficient `value`."""
+    try:
+        return find_link(link).start(value)
+    except ValueError:
+        raise RecipeError(
+            f"init: a coefficient of {value} cannot be reached with link {link!r}.",
+            hint="Use a start between −1 and 1 for tanh, 0 and 1 for clamp, or another link.",
+        ) from None

@@ -59,7 +59,7 @@ def learn(
     link: str = "tanh",
     granularity: str = "tensor",
     residency: Literal["auto", "disk", "memory"] = "auto",
-    init: float | Coefficients = 0.3,
+    init: float | Mapping[str, float] | Coefficients = 0.3,
     schedule: Callable[[int], float] | None = None,
     clip: float | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -75,10 +75,10 @@ def learn(
     scalar.
 
     Adam (0.9, 0.999, 1e-8) with the rate `lr`, times `schedule(step)` where given; `clip` bounds the norm of the
-    gradient of w. `init` is the coefficient that all start from, or coefficients. `residency` says where the experts'
-    tensors lie between readings: `disk` (also `auto`: the operating system's cache serves them at the speed of memory
-    where there is room) or `memory`; the result does not depend on it. `precision="bf16"` runs the forward pass under
-    autocast. The model is in eval mode while learning and gets its mode back.
+    gradient of w. `init` is the coefficient that all start from, one for each expert, or coefficients. `residency` says
+    where the experts' tensors lie between readings: `disk` (also `auto`: the operating system's cache serves them at
+    the speed of memory where there is room) or `memory`; the result does not depend on it. `precision="bf16"` runs the
+    forward pass under autocast. The model is in eval mode while learning and gets its mode back.
 
     Memory: the model, its gradient, the activations, and buffers of the largest tensor; nothing that grows with k.
     Where every expert is an adapter on the base (LoRA, IA3), tensors are learned as the adapters' factors: memory is
@@ -139,9 +139,18 @@ def _expert(ref: Any, base: TensorSource) -> TensorSource:
 
 
 def _start(
-    mergeable: Mergeable, vectors: TaskVectors, link: str, granularity: str, init: float | Coefficients
+    mergeable: Mergeable,
+    vectors: TaskVectors,
+    link: str,
+    granularity: str,
+    init: float | Mapping[str, float] | Coefficients,
 ) -> Coefficients:
     shapes = {name: tuple(tensor.shape) for name, tensor in (mergeable.learned | mergeable.started).items()}
+    if isinstance(init, Mapping) and set(init) != set(vectors.experts):
+        raise UsageError(
+            f"init: starts are given for {sorted(init)}, the experts are {sorted(vectors.experts)}.",
+            hint="Give one coefficient for every expert, or a number for all.",
+        )
     if not isinstance(init, Coefficients):
         return Coefficients.start(
             vectors.experts,

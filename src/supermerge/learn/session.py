@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from supermerge.checkpoint import Checkpoint, TensorSource
+from supermerge.checkpoint import Match, TensorSource
 from supermerge.errors import DataError, RecipeError
 from supermerge.events import phase
+from supermerge.learn.basis import Basis
 from supermerge.learn.batches import Batches, Material
-from supermerge.learn.coefficients import Coefficients
+from supermerge.learn.derived import sources
 from supermerge.learn.learn import Learned, learn
 from supermerge.learn.loop import EarlyStopping, Saving
 from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
 from supermerge.learn.schedules import schedule
-from supermerge.learn.start import chosen_start, projected_start
-from supermerge.methods import Bound
 from supermerge.methods.settings import LearnSettings
 from supermerge.tasks.rows import Row
 from supermerge.tasks.splits import split_held_back
@@ -40,11 +39,10 @@ class LearningRows:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Everything a learned merge needs besides its settings. `base` and `experts` have the base's file names."""
+    """Everything a learned merge needs besides its settings and its basis."""
 
     bench: Workbench
-    base: Checkpoint
-    experts: Mapping[str, TensorSource]
+    match: Match
     rows: Mapping[str, LearningRows]
     seed: int
     directory: Path | None = None
@@ -52,7 +50,7 @@ class Session:
     key: str = ""
     """Identifies recipe, checkpoints and data, so that no other run's state is resumed."""
 
-    def learn(self, settings: LearnSettings) -> Learned:
+    def learn(self, settings: LearnSettings, basis: Basis) -> Learned:
         """Learn the coefficients: with held-back rows first the number of steps, then (`refit`) from all rows.
 
         Raises DataError where a task lacks the rows that the loss asks for; Diverged.
@@ -67,16 +65,20 @@ class Session:
         def batches(material: Material) -> Batches:
             return Batches(self.bench, weights, material, teachers, self.seed)
 
-        init = self._init(settings)
-        if not any(held_back.of(task, name) for task in self.rows for name in weights):
-            return self._run(settings, init, "learning", settings.steps, batches(kept))
-        found = self._run(settings, init, "searching", settings.steps, batches(kept), held_back)
-        if not settings.refit or found.best_step == 0:
-            return found
-        refitted = self._run(settings, init, "refitting", found.best_step, batches(everything))
-        # The search tells more than the refit: it has the held-back losses.
-        refitted.history = found.history
-        return refitted
+        with sources(basis, self.match, self.seed, self.directory, self.key) as vectors:
+
+            def run(name: str, steps: int, material: Material, held_back: Material | None = None) -> Learned:
+                return self._run(settings, vectors, basis.init, name, steps, batches(material), held_back)
+
+            if not any(held_back.of(task, name) for task in self.rows for name in weights):
+                return run("learning", settings.steps, kept)
+            found = run("searching", settings.steps, kept, held_back)
+            if not settings.refit or found.best_step == 0:
+                return found
+            refitted = run("refitting", found.best_step, everything)
+            # The search tells more than the refit: it has the held-back losses.
+            refitted.history = found.history
+            return refitted
 
     def held_back_loss(self, batches: Batches, held_back: Material) -> float:
         """What early stopping watches: the objectives on the examples held back."""
@@ -85,11 +87,12 @@ class Session:
     def _run(
         self,
         settings: LearnSettings,
-        init: float | Coefficients,
+        vectors: Mapping[str, TensorSource],
+        init: Mapping[str, float],
         name: str,
         steps: int,
         batches: Batches,
-        held_back: Material | None = None,
+        held_back: Material | None,
     ) -> Learned:
         stopping = saving = None
         if held_back is not None:
@@ -101,8 +104,8 @@ class Session:
         with phase(name, steps=steps):
             return learn(
                 self.bench.model,
-                self.bench.bind(self.base),
-                {expert: self.bench.bind(source) for expert, source in self.experts.items()},
+                self.bench.bind(self.match.base),
+                {vector: self.bench.bind(source) for vector, source in vectors.items()},
                 batches,
                 batches.loss,
                 steps=steps,
@@ -117,18 +120,6 @@ class Session:
                 early_stopping=stopping,
                 saving=saving,
             )
-
-    def start(self, settings: LearnSettings) -> float | Bound:
-        """The coefficient that all experts start from, or the method; RecipeError where `init` is neither."""
-        return chosen_start(settings.init, len(self.experts))
-
-    def _init(self, settings: LearnSettings) -> float | Coefficients:
-        start = self.start(settings)
-        if not isinstance(start, Bound):
-            return start
-        return projected_start(
-            start, self.bench, self.base, self.experts, settings, seed=self.seed, directory=self.directory
-        )
 
     def require_rows(self, weights: Mapping[str, float]) -> None:
         """DataError where a task lacks the rows that an objective of `weights` learns from."""
@@ -176,7 +167,7 @@ class Session:
                         f"tasks.{task}: distillation of {spec.type} tasks would keep one number per token and word.",
                         hint="Use loss cross_entropy for this task's recipe.",
                     )
-                self.bench.load(self.experts[spec.expert])
+                self.bench.load(self.match.experts[spec.expert])
                 for start in range(0, len(examples), spec.batch_size):
                     part = examples[start : start + spec.batch_size]
                     logits = self.bench.logits(task, self.bench.batch(task, part))

@@ -54,12 +54,19 @@ def _survey(values: Mapping[str, Any], k: int) -> SharedSurvey:
     return SharedSurvey(k, values["alpha"], values["rate"], values["steps"])
 
 
+def _process(base: Tensor, taus: Tensor, *, survey: SharedSurvey) -> list[Tensor]:
+    """τᵢ − δ."""
+    redundant = weighted_sum(torch.zeros_like(base), taus, survey.shares.tolist())
+    return [tau - redundant for tau in taus]
+
+
 @method(
     "awd",
     scope="model",
     title="Adaptive weight disentanglement (AWD)",
     paper="https://arxiv.org/abs/2411.18729",
     survey=_survey,
+    process=_process,
     cost="Reads every file twice; the optimisation itself is k × k and takes no time; memory of a few blocks.",
     use="Before task arithmetic, when all experts share a common drift (equal data or template).",
     avoid="Nearly orthogonal or very long task vectors, where it changes nothing.",

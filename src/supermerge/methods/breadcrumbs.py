@@ -14,7 +14,7 @@ from supermerge.methods.ranking import as_rows, ranks
 from supermerge.methods.registry import method
 from supermerge.methods.survey import MagnitudeSurvey, Survey
 from supermerge.methods.task_arithmetic import scaled
-from supermerge.methods.transforms import Taus, agree_sum, elect, keep_large, weighted, weighted_sum
+from supermerge.methods.transforms import Taus, agree_sum, agreeing, elect, keep_large, weighted, weighted_sum
 
 _PAPER = "https://arxiv.org/abs/2312.06795"
 Along = Literal["row", "tensor"]
@@ -51,7 +51,7 @@ def _survey(values: Mapping[str, Any], k: int) -> BandSurvey | None:
     return BandSurvey(per_expert(values["density"], k), values["gamma"]) if values["along"] == "tensor" else None
 
 
-def crumbs(taus: Tensor, survey: BandSurvey | None, density: Fractions, gamma: float) -> Taus:
+def crumbs(base: Tensor, taus: Tensor, *, survey: BandSurvey | None, density: Fractions, gamma: float) -> Taus:
     """Every τᵢ without its `gamma` largest elements and with the `density` next largest ones, zero elsewhere."""
     if survey is not None:
         limits = zip(taus, survey.least.thresholds, survey.outliers.thresholds, strict=True)
@@ -68,12 +68,21 @@ def crumbs(taus: Tensor, survey: BandSurvey | None, density: Fractions, gamma: f
     return out
 
 
+def _agreeing(
+    base: Tensor, taus: Tensor, *, survey: BandSurvey | None, density: Fractions, gamma: float
+) -> list[Tensor]:
+    """Every τ̃ᵢ with only the elements that have the elected sign."""
+    kept = crumbs(base, taus, survey=survey, density=density, gamma=gamma)
+    return agreeing(kept, elect(kept, tie=1))
+
+
 @method(
     "breadcrumbs",
     scope="tensor",
     title="Model Breadcrumbs",
     paper=_PAPER,
     survey=_survey,
+    process=crumbs,
     cost="Reads every file once; whole tensors in memory; ranks every row. `along: tensor` needs a few blocks, and "
     "reads large tensors up to three times.",
     use="Many experts, with both noise and outliers in their task vectors; its settings carry over to more tasks well.",
@@ -97,7 +106,8 @@ def breadcrumbs(
     does, where ties at the edges stay together. Scalars are kept. Without weights every coefficient is `scale`, 0.3
     by default; with weights `scale` is 1.
     """
-    return weighted_sum(base, crumbs(taus, survey, density, gamma), scaled(weights, scale, len(taus), 0.3))
+    kept = crumbs(base, taus, survey=survey, density=density, gamma=gamma)
+    return weighted_sum(base, kept, scaled(weights, scale, len(taus), 0.3))
 
 
 @method(
@@ -106,6 +116,7 @@ def breadcrumbs(
     title="Model Breadcrumbs with sign election",
     paper=_PAPER,
     survey=_survey,
+    process=_agreeing,
     cost="As `breadcrumbs`.",
     use="As `breadcrumbs`, where experts also conflict in sign.",
     avoid="As `breadcrumbs`.",
@@ -126,5 +137,6 @@ def breadcrumbs_ties(
     τ̃ᵢ as in `breadcrumbs`; γ = sign(Σᵢ wᵢ τ̃ᵢ), + for zero; θ = θp + scale · Σ {wᵢ τ̃ᵢ : sign τ̃ᵢ = γ}. A combination of
     mergekit's. Without weights every coefficient is `scale`, 0.3 by default; with weights `scale` is 1.
     """
-    kept = weighted(crumbs(taus, survey, density, gamma), scaled(weights, scale, len(taus), 0.3))
+    kept = crumbs(base, taus, survey=survey, density=density, gamma=gamma)
+    kept = weighted(kept, scaled(weights, scale, len(taus), 0.3))
     return base + agree_sum(kept, elect(kept, tie=1))

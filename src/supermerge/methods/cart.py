@@ -10,11 +10,28 @@ from supermerge.methods.registry import method
 from supermerge.methods.spectral import NOT_INSIDE_LAYERS, is_matrix, mean, truncated
 
 
+def leading(taus: Tensor, average: Tensor, density: float) -> list[Tensor]:
+    """Every τᵢ less their average, cut to its leading singular values, in fp64."""
+    rank = max(1, int(density * min(average.shape)))
+    return [part.matrix() for part in truncated(taus.double() - average.double(), rank)]
+
+
+def _process(
+    base: Tensor, taus: Tensor, *, context: Context, density: float, scale: float, exclude: tuple[str, ...]
+) -> list[Tensor]:
+    """τᵢ / k + scale · τ̄ᵢ: the average's share with the expert's own leading part."""
+    if not is_matrix(context, exclude):
+        return [tau / len(taus) for tau in taus]
+    parts = leading(taus, mean(taus), density)
+    return [(tau / len(taus) + scale * part).to(base) for tau, part in zip(taus, parts, strict=True)]
+
+
 @method(
     "cart",
     scope="tensor",
     title="CART",
     paper="https://arxiv.org/abs/2412.12153",
+    process=_process,
     cost="Reads every file once; one decomposition per matrix and expert; whole tensors in memory.",
     use="Three experts and more, when averaging is already fair: restores each task's leading directions.",
     avoid="Two experts: it is the plain average there, whatever the parameters.",
@@ -40,7 +57,5 @@ def cart(
     average = mean(taus)
     if not is_matrix(context, exclude):
         return base + average
-    rank = max(1, int(density * min(base.shape)))
-    centred = taus.double() - average.double()
-    parts = [part.matrix() for part in truncated(centred, rank)]
+    parts = leading(taus, average, density)
     return base + (average + scale * sum(parts[1:], parts[0])).to(base)

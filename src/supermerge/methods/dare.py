@@ -12,7 +12,7 @@ from supermerge.methods.parameters import DropRates, Number, Weights, per_expert
 from supermerge.methods.registry import Scope, method
 from supermerge.methods.survey import Survey, Totals
 from supermerge.methods.task_arithmetic import scaled
-from supermerge.methods.transforms import agree_mean, agree_sum, elect, weighted, weighted_sum
+from supermerge.methods.transforms import agree_mean, agree_sum, agreeing, elect, weighted, weighted_sum
 
 _PAPER = "https://arxiv.org/abs/2311.03099"
 
@@ -50,7 +50,9 @@ def _scope(values: Mapping[str, Any]) -> Scope:
     return "tensor" if values["rescale"] == "l1" else "element"
 
 
-def thinned(taus: Tensor, drop: DropRates, survey: KeptSurvey | None, context: Context) -> list[Tensor]:
+def thinned(
+    base: Tensor, taus: Tensor, *, context: Context, survey: KeptSurvey | None, drop: DropRates
+) -> list[Tensor]:
     """τ̂ᵢ = mᵢ τᵢ / (1 − pᵢ), elements kept with probability 1 − pᵢ, so that E[τ̂ᵢ] = τᵢ; or rescaled by `survey`."""
     dropped = []
     for i, (tau, p) in enumerate(zip(taus, per_expert(drop, len(taus)), strict=True)):
@@ -59,12 +61,21 @@ def thinned(taus: Tensor, drop: DropRates, survey: KeptSurvey | None, context: C
     return dropped
 
 
+def _agreeing(
+    base: Tensor, taus: Tensor, *, context: Context, survey: KeptSurvey | None, drop: DropRates
+) -> list[Tensor]:
+    """Every τ̂ᵢ with only the elements that have the elected sign."""
+    dropped = thinned(base, taus, context=context, survey=survey, drop=drop)
+    return agreeing(dropped, elect(dropped, tie=1))
+
+
 @method(
     "dare_linear",
     scope=_scope,
     title="DARE with task arithmetic",
     paper=_PAPER,
     survey=_survey,
+    process=thinned,
     aliases=("dare",),
     cost="Reads every file once; most of the time goes into random draws; memory of a few blocks. `rescale: l1` reads "
     "large tensors twice.",
@@ -90,7 +101,8 @@ def dare_linear(
     about 0.03, says the paper); `drop: 0` is task arithmetic. `rescale: l1` restores the sum of magnitudes of every
     tensor instead of dividing by 1 − drop, as mergekit does.
     """
-    return weighted_sum(base, thinned(taus, drop, survey, context), scaled(weights, scale, len(taus), 0.3))
+    dropped = thinned(base, taus, context=context, survey=survey, drop=drop)
+    return weighted_sum(base, dropped, scaled(weights, scale, len(taus), 0.3))
 
 
 @method(
@@ -99,6 +111,7 @@ def dare_linear(
     title="DARE with sign election",
     paper=_PAPER,
     survey=_survey,
+    process=_agreeing,
     cost="Reads every file once; most of the time goes into random draws; memory of a few blocks. `rescale: l1` reads "
     "large tensors twice.",
     use="As `dare_linear`, where experts also conflict in sign.",
@@ -123,6 +136,6 @@ def dare_ties(
     `density: 1` and `zero_sign: positive`.
     """
     w = list(weights or (1.0,) * len(taus))
-    dropped = weighted(thinned(taus, drop, survey, context), w)
+    dropped = weighted(thinned(base, taus, context=context, survey=survey, drop=drop), w)
     sign = elect(dropped, tie=1)
     return base + scale * (agree_mean(dropped, sign, w) if merge == "mean" else agree_sum(dropped, sign))

@@ -15,7 +15,7 @@ from supermerge.methods.parameters import Number, PositiveFraction, Weights, per
 from supermerge.methods.ranking import as_rows, ranks
 from supermerge.methods.registry import Scope, method
 from supermerge.methods.task_arithmetic import scaled
-from supermerge.methods.transforms import agree_mean, agree_sum, elect, weighted, weighted_sum
+from supermerge.methods.transforms import agree_mean, agree_sum, agreeing, elect, weighted, weighted_sum
 
 _PAPER = "https://arxiv.org/abs/2406.11617"
 Densities = PositiveFraction | tuple[PositiveFraction, ...]
@@ -40,7 +40,9 @@ def keep_probability(tau: Tensor, density: float, epsilon: float) -> Tensor:
     return (density - epsilon + place * (2 * epsilon)).view(tau.shape)
 
 
-def thinned(taus: Tensor, density: Densities, epsilon: float, rescale: Rescale, context: Context) -> list[Tensor]:
+def thinned(
+    base: Tensor, taus: Tensor, *, context: Context, density: Densities, epsilon: float, rescale: Rescale
+) -> list[Tensor]:
     """τ̂ᵢ = mᵢ τᵢ / pᵢ, or mᵢ τᵢ with the sum of magnitudes of τᵢ; a density of 1 keeps τᵢ as it is."""
     out = []
     for i, (tau, share) in enumerate(zip(taus, per_expert(density, len(taus)), strict=True)):
@@ -57,11 +59,20 @@ def thinned(taus: Tensor, density: Densities, epsilon: float, rescale: Rescale, 
     return out
 
 
+def _agreeing(
+    base: Tensor, taus: Tensor, *, context: Context, density: Densities, epsilon: float, rescale: Rescale
+) -> list[Tensor]:
+    """Every τ̂ᵢ with only the elements that have the elected sign."""
+    dropped = thinned(base, taus, context=context, density=density, epsilon=epsilon, rescale=rescale)
+    return agreeing(dropped, elect(dropped, tie=1))
+
+
 @method(
     "della",
     scope=_scope,
     title="DELLA-Merging",
     paper=_PAPER,
+    process=_agreeing,
     cost="Reads every file once; a few blocks in memory; ranks and random draws for every element.",
     use="As `dare_ties`, when large elements should be dropped less often than small ones.",
     avoid="Results that must not depend on a seed; models of many billions of elements: `ties` is much quicker.",
@@ -87,7 +98,8 @@ def della(
     `merge: sum` adds what agrees instead of averaging it.
     """
     w = list(weights or (1.0,) * len(taus))
-    dropped = weighted(thinned(taus, density, epsilon, rescale, context), w)
+    dropped = thinned(base, taus, context=context, density=density, epsilon=epsilon, rescale=rescale)
+    dropped = weighted(dropped, w)
     sign = elect(dropped, tie=1)
     return base + scale * (agree_mean(dropped, sign, w) if merge == "mean" else agree_sum(dropped, sign))
 
@@ -97,6 +109,7 @@ def della(
     scope=_scope,
     title="DELLA with task arithmetic",
     paper=_PAPER,
+    process=thinned,
     cost="Reads every file once; a few blocks in memory; ranks and random draws for every element.",
     use="As `dare_linear`, when large elements should be dropped less often than small ones.",
     avoid="Results that must not depend on a seed.",
@@ -117,5 +130,5 @@ def della_linear(
     τ̂ᵢ as in `della`; θ = θp + scale · Σᵢ wᵢ τ̂ᵢ. Without weights every coefficient is `scale`, 0.3 by default; with
     weights `scale` is 1.
     """
-    dropped = thinned(taus, density, epsilon, rescale, context)
+    dropped = thinned(base, taus, context=context, density=density, epsilon=epsilon, rescale=rescale)
     return weighted_sum(base, dropped, scaled(weights, scale, len(taus), 0.3))

@@ -79,12 +79,21 @@ def _survey(values: Mapping[str, Any], k: int) -> CompetitionSurvey:
     return CompetitionSurvey(k, values["density"])
 
 
+def _process(base: Tensor, taus: Tensor, *, survey: CompetitionSurvey) -> list[Tensor]:
+    """wᵢ τᵢ / Σⱼ wⱼ, magnitudes clamped at their tails."""
+    total = summed(taus)
+    weights = [survey.weight(i, tau, total, len(taus)) for i, tau in enumerate(taus)]
+    divisor = summed(weights).clamp(min=1e-12)
+    return [torch.sign(tau) * survey.clamped(i, tau) * weights[i] / divisor for i, tau in enumerate(taus)]
+
+
 @method(
     "pcb",
     scope="model",
     title="PCB-Merging",
     paper="https://arxiv.org/abs/2410.02396",
     survey=_survey,
+    process=_process,
     cost="Five readings of every file; memory of a few blocks.",
     use="Several experts without data, when elements should compete rather than be cut by size alone.",
     avoid="Little disk bandwidth; results that should scale with the task vectors (its tanh depends on their size).",

@@ -28,11 +28,18 @@ def _active(taus: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     return kept, contributors
 
 
+def _process(base: Tensor, taus: Tensor, *, epsilon: float) -> list[Tensor]:
+    """Every τᵢ shared with the others that changed the element."""
+    kept, contributors = _active(taus, epsilon)
+    return [tau / contributors.clamp(min=1) for tau in kept]
+
+
 @method(
     "ram",
     scope="element",
     title="Reinforced agent merging (RAM)",
     paper=_PAPER,
+    process=_process,
     cost="Reads every file once; memory of a few blocks.",
     use="Experts trained by reinforcement, whose changes are sparse and hardly overlap.",
     avoid="Dense task vectors: everything is shared, and the result is the mean.",

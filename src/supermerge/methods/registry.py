@@ -33,6 +33,9 @@ StatisticsNeeds = Sequence[str] | Callable[[Values], Sequence[str]]
 """The kinds of statistics that a method needs, whatever its parameters or as they say."""
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
 """What λ is searched over where a method has a `scale`: the papers' own grids lie between these."""
+Process = Callable[..., Tensor | Sequence[Tensor]]
+"""`(base, taus, *, …) -> [τ'1 … τ'k]`, with parameters of the method or fewer: base + scale · Σᵢ τ'ᵢ is its merge (with
+`merge: sum` where it can also average; with scale 1 where the function has a `scale` itself)."""
 _ENTRY_POINTS = "supermerge.methods"
 
 
@@ -56,6 +59,7 @@ class Method:
     last dimension, `tensor` ones depend on whole tensors, `model` ones on all of them. A method of the last two that
     has a `survey` sees pieces of tensors after it (unless `whole` is set); without one it sees whole tensors.
     `statistics` are the kinds (`measured.KINDS`) that must be measured of every expert on its task's data.
+    `process` gives what the method makes of every single task vector, where it makes something of them.
     `factored` is the same merge on task vectors that are given as factors, without multiplying them out: of zeros it
     makes zeros. `tune` is the parameter that matters most, and the values that comparisons try, the mildest first;
     without it, that is `scale`, where there is one. `least` and `most` bound the number of experts. `cost` says what is
@@ -76,6 +80,7 @@ class Method:
     survey: SurveyFactory | None = None
     statistics: StatisticsNeeds = ()
     factored: FactoredFactory | None = None
+    process: Process | None = None
     learned: LearnedSpec | None = None
     tune: tuple[str, Sequence[float]] | None = None
     cost: str = ""
@@ -158,13 +163,31 @@ class Bound:
     def __call__(self, base: Tensor, taus: Tensor, context: Context, survey: Survey | None = None) -> Tensor:
         """base `[*shape]`, taus `[k, *shape]` → merged `[*shape]`."""
         function = self.require_function()
+        return function(base, taus, **self.values, **self._extra(function, base, context, survey))
+
+    def processed(self, base: Tensor, taus: Tensor, context: Context, survey: Survey | None = None) -> Sequence[Tensor]:
+        """τ'1 … τ'k, what the method makes of every task vector; RecipeError for a method that only merges them."""
+        function = self.method.process
+        if function is None:
+            able = ", ".join(name for name in names() if get(name).process)
+            raise RecipeError(
+                f"on: {self.method.name} merges task vectors, and makes nothing of every single one.",
+                hint=f"Start from its merge with `init: {self.method.name}`; methods for `on`: {able}.",
+            )
+        wanted = {name: value for name, value in self.values.items() if name in takes(function)}
+        return list(function(base, taus, **wanted, **self._extra(function, base, context, survey)))
+
+    def _extra(
+        self, function: Callable[..., Any], base: Tensor, context: Context, survey: Survey | None
+    ) -> dict[str, Any]:
+        """What `function` asks for besides configuration."""
         extra: dict[str, Any] = {}
         for name, kind in injected_of(function).items():
             if issubclass(kind, Statistics):
                 extra[name] = self._statistics(context, base)
             else:
                 extra[name] = context if issubclass(kind, Context) else survey
-        return function(base, taus, **self.values, **extra)
+        return extra
 
     def _statistics(self, context: Context, base: Tensor) -> Statistics:
         return Statistics() if self.measured is None else self.measured.of(self.kinds, context, base.shape)
@@ -189,12 +212,16 @@ class Bound:
         k = len(taus)
         self.check(k)
         context = Context(name, tuple(base.shape), tuple(str(i) for i in range(k)), seed)
-        survey = self.survey(k)
+        return self(base, taus, context, self.surveyed(base, taus, context))
+
+    def surveyed(self, base: Tensor, taus: Tensor, context: Context) -> Survey | None:
+        """The survey of one whole tensor, finished, where the method needs one."""
+        survey = self.survey(len(taus))
         while survey is not None:
             survey.observe(context, base, taus)
             if not survey.finish_pass():
                 break
-        return self(base, taus, context, survey)
+        return survey
 
     def check(self, k: int) -> None:
         """Refuse, as a RecipeError, a number of experts that the method or its per-expert parameters do not allow."""
@@ -221,6 +248,14 @@ class Bound:
 
 
 injected_of = cache(injected)
+
+
+@cache
+def takes(function: Callable[..., Any]) -> frozenset[str]:
+    """The names of a function's parameters."""
+    return frozenset(inspect.signature(function).parameters)
+
+
 _methods: dict[str, Method] = {}
 _aliases: dict[str, str] = {}
 
@@ -239,6 +274,7 @@ def method(
     statistics: StatisticsNeeds = (),
     factored: FactoredFactory | None = None,
     tune: tuple[str, Sequence[float]] | None = None,
+    process: Process | None = None,
     aliases: Sequence[str] = (),
     cost: str = "",
     use: str = "",
@@ -263,6 +299,7 @@ def method(
             statistics=statistics,
             factored=factored,
             tune=tune,
+            process=process,
             cost=cost,
             use=use,
             avoid=avoid,

@@ -15,11 +15,11 @@ class LearnSettings(BaseModel):
     `steps` bounds the optimiser's steps and `lr` is Adam's rate (`schedule` `cosine` lets it fall to 0 over the steps).
     `link` and `granularity` say what bounds a coefficient and what shares one. `loss` is an objective or weights by
     objective. `init` is the coefficient that all experts start from, `average` for 1/k, or a method with its
-    defaults (`ties`): then learning starts from the coefficients whose merge comes closest to that method's, found by
-    least squares. With held-back data (`held_back` of a task), its loss is measured every `every` steps, learning stops
-    `patience` steps after the best, and with `refit` all validation data are then learned from, for the number of steps
-    found. `clip` bounds the norm of the gradient. `residency` is where the experts lie between readings; the result
-    does not depend on it.
+    defaults (`iso_c`): then learning starts at that method's merge, which becomes one more task vector beside the
+    experts'. `on` is a method that makes the experts' task vectors (`ties` trims them and elects signs). With held-back
+    data (`held_back` of a task), its loss is measured every `every` steps, learning stops `patience` steps after the
+    best, and with `refit` all validation data are then learned from, for the number of steps found. `clip` bounds the
+    norm of the gradient. `residency` is where the experts lie between readings; the result does not depend on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +31,7 @@ class LearnSettings(BaseModel):
     granularity: Literal["model", "layer", "module", "tensor", "row"] = "tensor"
     loss: str | dict[str, Positive] = "cross_entropy"
     init: float | str = 0.3
+    on: str | None = None
     every: Annotated[int, Field(ge=1)] = 1
     patience: Annotated[int, Field(ge=1)] | None = 20
     refit: bool = True

@@ -14,7 +14,7 @@ from supermerge.methods.context import Context
 from supermerge.methods.parameters import Fractions, Number, Weights, per_expert
 from supermerge.methods.registry import Scope, method
 from supermerge.methods.survey import MagnitudeSurvey
-from supermerge.methods.transforms import agree_mean, agree_sum, elect, keep_large, summed, weighted
+from supermerge.methods.transforms import agree_mean, agree_sum, agreeing, elect, keep_large, summed, weighted
 
 
 class TiesSurvey(MagnitudeSurvey):
@@ -35,6 +35,10 @@ class TiesSurvey(MagnitudeSurvey):
         votes = int(torch.sign(total).sum(dtype=torch.float64))
         with self._lock:
             self.votes += votes
+
+    def tie(self, zero_sign: str) -> int:
+        """The sign of a sum that is exactly zero."""
+        return 1 if zero_sign == "positive" or self.votes > 0 else -1
 
     def finish_pass(self) -> bool:
         """Two passes for the thresholds, one for the vote."""
@@ -64,12 +68,21 @@ def _scope(values: Mapping[str, Any]) -> Scope:
     return "model" if values["trim"] == "model" else "tensor"
 
 
+def _process(
+    base: Tensor, taus: Tensor, *, survey: TiesSurvey, zero_sign: Literal["positive", "majority"]
+) -> list[Tensor]:
+    """Every trimmed τ̃ᵢ with only the elements that have the elected sign."""
+    large = trimmed(taus, survey.thresholds, (1.0,) * len(taus))
+    return agreeing(large, elect(large, tie=survey.tie(zero_sign)))
+
+
 @method(
     "ties",
     scope=_scope,
     title="TIES-Merging",
     paper="https://arxiv.org/abs/2306.01708",
     survey=_survey,
+    process=_process,
     cost="Three readings of every file, a fourth with `zero_sign: majority`; memory of a few blocks. With `trim: "
     "tensor` only large tensors are read again.",
     use="Several experts of different tasks without any data: usually better than task arithmetic, and robust to its "
@@ -101,5 +114,5 @@ def ties(
     """
     w = list(weights or (1.0,) * len(taus))
     large = trimmed(taus, survey.thresholds, w)
-    sign = elect(large, tie=1 if zero_sign == "positive" or survey.votes > 0 else -1)
+    sign = elect(large, tie=survey.tie(zero_sign))
     return base + scale * (agree_mean(large, sign, w) if merge == "mean" else agree_sum(large, sign))

@@ -88,6 +88,11 @@ def elect(taus: Taus, tie: int) -> Tensor:
     return torch.sign(2 * torch.sign(total).to(taus[0]) + tie)
 
 
+def agreeing(taus: Taus, sign: Tensor) -> list[Tensor]:
+    """Every τᵢ with only the elements that have the elected sign, k tensors."""
+    return [torch.relu(tau * sign) * sign for tau in taus]
+
+
 def agree_sum(taus: Taus, sign: Tensor) -> Tensor:
     """The sum of the elements that have the elected sign."""
     total = torch.zeros_like(sign)

@@ -8,15 +8,29 @@ from torch import Tensor
 from supermerge.methods.context import Context
 from supermerge.methods.parameters import Number
 from supermerge.methods.registry import method
-from supermerge.methods.spectral import NAMED_PROJECTIONS, is_matrix, mean, polar, truncated
+from supermerge.methods.spectral import NAMED_PROJECTIONS, Svd, is_matrix, mean, polar, truncated
+
+
+def decorrelated(taus: Tensor) -> list[Svd]:
+    """Every task's columns of U⊥, its part of S, and its rows of V⊥ᵀ: its leading singular vectors, orthogonalised."""
+    parts = truncated(taus, max(1, min(taus.shape[1:]) // len(taus)))
+    ranks = [len(part.s) for part in parts]
+    u = polar(torch.cat([part.u for part in parts], dim=1)).split(ranks, dim=1)
+    vh = polar(torch.cat([part.vh for part in parts])).split(ranks)
+    return [Svd(u[i], part.s, vh[i]) for i, part in enumerate(parts)]
 
 
 def decorrelated_sum(taus: Tensor) -> Tensor:
     """[m, n]: U⊥ · diag(S) · V⊥ᵀ of the tasks' leading singular vectors, stacked and orthogonalised."""
-    parts = truncated(taus, max(1, min(taus.shape[1:]) // len(taus)))
-    u = polar(torch.cat([part.u for part in parts], dim=1))
-    vh = polar(torch.cat([part.vh for part in parts]))
-    return ((u * torch.cat([part.s for part in parts])) @ vh).to(taus)
+    u, s, vh = zip(*decorrelated(taus), strict=True)
+    return Svd(torch.cat(u, dim=1), torch.cat(s), torch.cat(vh)).matrix().to(taus)
+
+
+def _process(base: Tensor, taus: Tensor, *, context: Context, exclude: tuple[str, ...]) -> list[Tensor]:
+    """Each task's part of U⊥ diag(S) V⊥ᵀ; a k-th of what is no matrix."""
+    if not is_matrix(context, exclude):
+        return [tau / len(taus) for tau in taus]
+    return [part.matrix().to(taus) for part in decorrelated(taus)]
 
 
 @method(
@@ -24,6 +38,7 @@ def decorrelated_sum(taus: Tensor) -> Tensor:
     scope="tensor",
     title="Task singular vectors (TSV-M)",
     paper="https://arxiv.org/abs/2412.00081",
+    process=_process,
     cost="Reads every file once; k + 2 decompositions per matrix; whole tensors in memory.",
     use="Experts of different tasks without data: among the best static methods in published image benchmarks.",
     avoid="More experts than min(m, n) directions; vocabularies of large models, whose embeddings are decomposed too "

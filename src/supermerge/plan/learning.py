@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from supermerge.checkpoint import Match
 from supermerge.checkpoint.adapters import LowRank, Rescaled
+from supermerge.learn.basis import Basis
 from supermerge.learn.division import Division, divide
 from supermerge.methods.settings import LearnSettings
 
@@ -17,13 +18,17 @@ class PlannedLearning:
 
     match: Match
     settings: LearnSettings
+    basis: Basis
     division: Division
 
     @classmethod
     def of(cls, match: Match, settings: LearnSettings) -> PlannedLearning:
         """From headers alone."""
-        by_row = settings.granularity == "row"
-        return cls(match, settings, divide(match.base, match.experts, match.merged, by_row=by_row))
+        basis, by_row = Basis.of(settings, list(match.experts)), settings.granularity == "row"
+        if basis.derived:
+            # What is made of the experts is no adapter.
+            return cls(match, settings, basis, Division({}, frozenset(), ()))
+        return cls(match, settings, basis, divide(match.base, match.experts, match.merged, by_row=by_row))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -41,6 +46,11 @@ class PlannedLearning:
         base = sum(info.nbytes for info in self.match.base.tensors.values())
         passes = 1 if self._resident else 1 + self.settings.steps
         return base + self._factor_bytes + self._dense_bytes * passes
+
+    @property
+    def derived_bytes(self) -> int:
+        """What the vectors that are made before learning take on the disk, in fp32."""
+        return len(self.basis.derived) * sum(self.match.base.tensors[name].numel * 4 for name in self.match.merged)
 
     @property
     def holds(self) -> int:
@@ -63,7 +73,7 @@ class PlannedLearning:
 
     @property
     def _dense_bytes(self) -> int:
-        return experts_bytes(self.match, self._dense)
+        return self.derived_bytes + (0 if self.basis.on else experts_bytes(self.match, self._dense))
 
     @property
     def _factor_bytes(self) -> int:

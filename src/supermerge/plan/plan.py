@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,7 @@ import torch
 from supermerge.assemble import Choice, output_infos
 from supermerge.checkpoint import Match
 from supermerge.errors import ResourceError
-from supermerge.learn.start import chosen_start
-from supermerge.methods import Bound
+from supermerge.learn.basis import Basis
 from supermerge.methods.settings import LearnSettings
 from supermerge.plan.activations import Activations, activations
 from supermerge.plan.learning import PlannedLearning, experts_bytes
@@ -133,7 +132,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
     peak = max(phase.holds for phase in phases)
-    temporary = sum(phase.writes for phase in phases if phase.name == "start")
+    temporary = sum(phase.writes for phase in phases if phase.name == "derive")
     return Plan(
         method=method.name,
         title=method.title,
@@ -142,7 +141,9 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         merged=len(match.merged),
         copied=len(match.copied),
         heads={name: len(tensors) for name, tensors in match.heads.items() if tensors},
-        coefficients=len(match.experts) * len(match.merged) if settings and settings.granularity == "tensor" else None,
+        coefficients=len(learning.basis.names) * len(match.merged)
+        if learning and learning.settings.granularity == "tensor"
+        else None,
         steps=settings.steps if settings else None,
         residency=residency,
         learned_as=learning.counts if learning else None,
@@ -177,20 +178,23 @@ def _phases(
 ) -> tuple[PlannedPhase, ...]:
     base, experts = sum(info.nbytes for info in match.base.tensors.values()), experts_bytes(match, match.merged)
     scored = [name for name, task in recipe.tasks.items() if task.test is not None]
-    merging = held + merging_bytes(match, choice)
     phases: list[PlannedPhase] = []
     if learning is not None:
-        settings = learning.settings
-        start = chosen_start(settings.init, len(match.experts))
-        if isinstance(start, Bound):
-            phases.append(_starting(match, start, base + experts, held))
+        settings, basis = learning.settings, learning.basis
+        # The merge makes the vectors again, piece by piece.
+        merged = basis.rehearsal().bound(choice.default.method, lambda base, vectors, _: base + vectors[0])
+        choice = replace(choice, default=merged)
+        if basis.derived:
+            phases.append(_deriving(match, basis, base + experts, held, learning.derived_bytes))
         holds = held + learning.holds + active.learning
         phases.append(PlannedPhase("learn", f"up to {settings.steps} steps", learning.reads, holds, 0))
-    elif choice.default.scope == "model":
+    merging = held + merging_bytes(match, choice)
+    if choice.default.scope == "model":
         passes = survey_passes(choice.default, len(match.experts))
         what = "once over all tensors" if passes == 1 else f"{passes} times over all tensors"
         phases.append(PlannedPhase("survey", what, passes * (base + experts), merging, 0))
-    kinds = list(dict.fromkeys(kind for bound in choice.bounds for kind in bound.kinds))
+    makers = learning.basis.members if learning else []
+    kinds = list(dict.fromkeys(kind for bound in (*choice.bounds, *makers) for kind in bound.kinds))
     if kinds:
         measuring = held + statistics_bytes(match, kinds) + active.learning
         written = len(match.experts) * stored_statistics_bytes(match, kinds)
@@ -204,12 +208,15 @@ def _phases(
     return tuple(phases)
 
 
-def _starting(match: Match, method: Bound, stored: int, held: int) -> PlannedPhase:
-    """Merge with another method into a temporary file in fp32, then read all again to project it."""
-    merged = sum(match.base.tensors[name].numel * 4 for name in match.merged)
-    passes = 2 + (survey_passes(method, len(match.experts)) if method.scope == "model" else 0)
-    what = f"the merge of {method.method.name}, projected on the task vectors"
-    return PlannedPhase("start", what, passes * stored + merged, held + merging_bytes(match, Choice(method)), merged)
+def _deriving(match: Match, basis: Basis, stored: int, held: int, writes: int) -> PlannedPhase:
+    """Make the vectors that are in no expert's file, in fp32."""
+    maker = basis.rehearsal().bound(basis.members[0].method, basis.derive)
+    passes = 1 + (survey_passes(maker, len(match.experts)) if maker.scope == "model" else 0)
+    made = [f"task vectors of {basis.on.method.name}"] if basis.on else []
+    made += [f"the merge of {basis.start.method.name} to start from"] if basis.start else []
+    return PlannedPhase(
+        "derive", " and ".join(made), passes * stored, held + merging_bytes(match, Choice(maker)), writes
+    )
 
 
 def _known(phases: tuple[PlannedPhase, ...], active: Activations | None) -> Literal["none", "counted", "unknown"]:
@@ -247,7 +254,7 @@ def _refusals(
         found.append(f"memory: the run needs about {size(peak)}, and the recipe allows {size(recipe.memory)}")
     elif peak > room:
         found.append(f"memory: the run needs about {size(peak)}, and it can have {size(room)}")
-    needed = max(output_bytes + _SIDE_BYTES, temporary)
+    needed = output_bytes + _SIDE_BYTES + temporary
     if needed > free:
         found.append(f"disk: the run needs {size(needed)}, and {size(free)} are free")
     if existing is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +16,14 @@ from supermerge.checkpoint.hashing import tensor_bytes
 from supermerge.errors import CheckpointError, RefusedError
 from supermerge.events import phase
 from supermerge.learn import Coefficients
+from supermerge.learn.basis import Basis
 from supermerge.lock import LOCK_NAME, Lock
 from supermerge.lock_inputs import reachable
-from supermerge.methods import get
+from supermerge.methods import Bound, get
 from supermerge.recipe import Recipe
-from supermerge.resolve import chosen_methods
+from supermerge.resolve import chosen_methods, learn_settings
 from supermerge.run.environment import versions
-from supermerge.run.learned import file_coefficients, merge_of
+from supermerge.run.learned import basis_of, file_coefficients, merge_of
 from supermerge.run.measuring import measured
 from supermerge.run.output import COEFFICIENTS, merge_all
 from supermerge.run.prepared import Prepared, prepared
@@ -54,10 +57,10 @@ def check(directory: str | os.PathLike[str]) -> int:
             hint="Put them back where they were, or download them again.",
         )
     # Only statistics are measured again, or recognised, by the rows.
-    with_rows = any(bound.kinds for bound in chosen_methods(inputs.recipe).bounds)
+    with_rows = any(bound.kinds for bound in (*chosen_methods(inputs.recipe).bounds, *_makers(inputs.recipe)))
     with phase("check"), prepared(inputs.recipe, with_rows=with_rows) as ready:
         sink = _Hashes()
-        with measured(ready, _choice(path, ready)) as choice:
+        with _choice(path, ready) as chosen, measured(ready, chosen) as choice:
             merge_all(sink, ready, choice)
     found = {name: hasher.hexdigest() for name, hasher in sink.hashers.items()}
     empty = blake3().hexdigest()
@@ -71,14 +74,23 @@ def check(directory: str | os.PathLike[str]) -> int:
     return len(lock.output.tensors)
 
 
-def _choice(path: Path, ready: Prepared) -> Choice:
-    chosen, method = ready.opened.choice, get(ready.recipe.method.name)
-    if method.learned is None:
-        return chosen
+def _makers(recipe: Recipe) -> list[Bound]:
+    """The methods that make the vectors of a learned merge."""
+    settings = learn_settings(recipe)
+    return [] if settings is None else Basis.of(settings, list(recipe.experts)).members
+
+
+@contextmanager
+def _choice(path: Path, ready: Prepared) -> Iterator[Choice]:
+    chosen, method, settings = ready.opened.choice, get(ready.recipe.method.name), learn_settings(ready.recipe)
+    if settings is None:
+        yield chosen
+        return
     coefficients = Coefficients.load(path / COEFFICIENTS)
     binding = ready.require_bench(f"method {method.name}").binding
-    learned = merge_of(method, file_coefficients(coefficients, binding, ready.opened.base))
-    return Choice(learned, chosen.rules, chosen.by_name)
+    with basis_of(ready, settings) as basis:
+        learned = merge_of(method, basis, file_coefficients(coefficients, binding, ready.opened.base))
+        yield Choice(learned, chosen.rules, chosen.by_name)
 
 
 def _versions(lock: Lock) -> str:

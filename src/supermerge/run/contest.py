@@ -10,7 +10,7 @@ from supermerge.methods import get
 from supermerge.report.results import ModelResult
 from supermerge.resolve import learn_settings
 from supermerge.run.candidates import Tuner, merged_in_memory
-from supermerge.run.learned import learn_merge
+from supermerge.run.learned import basis_of, learn_merge
 from supermerge.run.measuring import measured
 from supermerge.run.prepared import Prepared
 from supermerge.run.scoring import Scoring
@@ -40,5 +40,6 @@ def _made(ready: Prepared, name: str) -> tuple[Checkpoint, dict[str, Any]]:
     choice = type(recipe.method).model_validate({"name": name, **params})
     settings = learn_settings(recipe.model_copy(update={"method": choice}))
     assert settings is not None
-    learned = learn_merge(ready.session(None), method, settings, None)
-    return merged_in_memory(learned.merge, ready.match, recipe.seed), settings.model_dump()
+    with basis_of(ready, settings) as basis:
+        learned = learn_merge(ready.session(None), method, settings, basis, None)
+        return merged_in_memory(learned.merge, ready.match, recipe.seed), settings.model_dump()

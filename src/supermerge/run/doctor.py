@@ -14,6 +14,7 @@ from supermerge.checkpoint import Checkpoint, Match, open_expert
 from supermerge.checkpoint.published import require_as_published
 from supermerge.errors import SupermergeError
 from supermerge.events import Event, emit, subscribed
+from supermerge.learn.basis import Basis
 from supermerge.learn.objectives import weighted_objectives
 from supermerge.plan import plan
 from supermerge.recipe import Expert, Recipe
@@ -216,7 +217,7 @@ def _learnable(ready: Prepared) -> tuple[bool, str]:
     if settings is None:
         kinds = kinds_of(ready.opened.choice.bounds)
         return True, f"statistics: {', '.join(kinds)}" if kinds else "nothing: the method needs no data"
+    Basis.of(settings, list(ready.match.experts))
     session = ready.session(None)
-    session.start(settings)
     session.require_rows(weighted_objectives(settings.loss))
     return True, f"enough examples for {settings.loss if isinstance(settings.loss, str) else ' + '.join(settings.loss)}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from supermerge.report.results import ModelResult, Results, TaskResult
 from supermerge.resolve import learn_settings
 from supermerge.run.contest import contend
 from supermerge.run.journal import Journal, journalled
-from supermerge.run.learned import LearnedMerge, learn_merge
+from supermerge.run.learned import LearnedMerge, basis_of, learn_merge
 from supermerge.run.measuring import measured
 from supermerge.run.output import COEFFICIENTS, write_lock, write_model_files, write_weights
 from supermerge.run.prepared import Prepared, prepared
@@ -73,8 +74,8 @@ def run_beside(
         inputs = [checkpoint.directory for checkpoint in ready.opened.inputs if checkpoint.directory]
         # The state belongs to whoever has the output's lock.
         with OutputDirectory(path, force=force, inputs=inputs) as out, StateDirectory(path, keep=resume) as states:
-            learned = _learn(ready, states.path, path.with_name(f"{path.name}.last-good.safetensors"))
-            results, worse = _write(ready, learned, journal, out.staging, path, rivals)
+            with _learned(ready, states.path, path.with_name(f"{path.name}.last-good.safetensors")) as learned:
+                results, worse = _write(ready, learned, journal, out.staging, path, rivals)
             if worse and wanted.if_worse == "fail":
                 refused = out.set_aside()
                 states.discard()
@@ -88,11 +89,14 @@ def run_beside(
     return Result(path, results)
 
 
-def _learn(ready: Prepared, states: Path, keep_at: Path) -> LearnedMerge | None:
+@contextmanager
+def _learned(ready: Prepared, states: Path, keep_at: Path) -> Iterator[LearnedMerge | None]:
     settings = learn_settings(ready.recipe)
     if settings is None:
-        return None
-    return learn_merge(ready.session(states), get(ready.recipe.method.name), settings, keep_at)
+        yield None
+        return
+    with basis_of(ready, settings) as basis:
+        yield learn_merge(ready.session(states), get(ready.recipe.method.name), settings, basis, keep_at)
 
 
 def _write(

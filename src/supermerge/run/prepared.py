@@ -56,8 +56,7 @@ class Prepared:
         """What learns coefficients; interrupted states are kept in `directory`."""
         return Session(
             self.require_bench(f"method {self.recipe.method.name}"),
-            self.opened.base,
-            self.match.experts,
+            self.match,
             {task: rows.learning for task, rows in self.rows.items()},
             self.recipe.seed,
             directory,

@@ -118,6 +118,18 @@ CASES = [
     Case("a learning rate of zero", recipe(method={"name": "supermerge", "lr": 0}), 3, ("lr", "0")),
     Case("an unknown loss", recipe(method={"name": "supermerge", "loss": "hinge"}), 3, ("loss", "hinge")),
     Case("an unknown start", recipe(method={"name": "supermerge", "init": "tiess"}), 3, ("init", "tiess")),
+    Case(
+        "a start that the link cannot give",
+        recipe(method={"name": "supermerge", "init": "iso_c", "link": "softmax"}),
+        3,
+        ("init", "iso_c", "softmax"),
+    ),
+    Case(
+        "learning on a method without task vectors",
+        recipe(method={"name": "supermerge", "on": "iso_c"}),
+        3,
+        ("on", "iso_c", "init: iso_c", "ties"),
+    ),
     Case("a task without its expert", recipe(tasks__mood__expert="nobody"), 3, ("nobody", "mood")),
     Case("an unknown metric", recipe(tasks__mood__metric="acuracy"), 3, ("acuracy", "accuracy")),
     Case("a metric of another kind of task", recipe(tasks__mood__metric="pearson"), 3, ("pearson", "accuracy")),

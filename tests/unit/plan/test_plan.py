@@ -45,15 +45,41 @@ def test_surveys_read_again(models: dict[str, Any]) -> None:
     assert "survey" not in phases(plan({**models, "method": {"name": "ties", "trim": "tensor"}}))
 
 
-def test_a_start_from_a_method_is_merged_and_projected_first(models: dict[str, Any]) -> None:
+def test_vectors_that_no_expert_has_are_made_first(models: dict[str, Any]) -> None:
     tasks = {"news": {"type": "text-classification", "validation": "v.jsonl"}}
-    recipe = {**models, "method": {"name": "supermerge", "init": "ties"}, "tasks": tasks}
-    planned = plan(recipe)
-    stored, merged = PARAMETERS * 4 + 8 + 2 * PARAMETERS * 4, PARAMETERS * 4
-    # TIES reads all twice for its thresholds and once to merge; projecting reads all once more, and the merge.
-    assert list(phases(planned))[:2] == ["start", "learn"]
-    assert phases(planned)["start"] == (4 * stored + merged, merged)
-    assert "start" not in phases(plan({**recipe, "method": {"name": "supermerge", "init": "average"}}))
+
+    def planned(**method: Any) -> Plan:
+        return plan({**models, "method": {"name": "supermerge", "steps": 7, **method}, "tasks": tasks})
+
+    base, model = PARAMETERS * 4 + 8, PARAMETERS * 4
+    stored = base + 2 * model
+    started = planned(init="ties")
+    # TIES reads all twice for its thresholds and once to merge, and again for the merge of what was learned.
+    assert list(phases(started))[:4] == ["derive", "learn", "survey", "merge"]
+    assert phases(started)["derive"] == (3 * stored, model)
+    assert phases(started)["learn"] == (base + 3 * model * (1 + 7), 0)
+    assert phases(started)["survey"] == (2 * stored, 0)
+    assert started.coefficients == 6
+    processed = planned(on="tsv_m")
+    assert phases(processed)["derive"] == (stored, 2 * model)
+    assert phases(processed)["learn"] == (base + 2 * model * (1 + 7), 0)
+    assert processed.coefficients == 4
+    both = planned(on="tsv_m", init="iso_c")
+    assert phases(both)["derive"] == (stored, 3 * model)
+    words = next(phase.what for phase in both.phases if phase.name == "derive")
+    assert words == "task vectors of tsv_m and the merge of iso_c to start from"
+    statistics = next(phase.what for phase in planned(init="regmean").phases if phase.name == "statistics")
+    assert statistics == "gram"
+    assert "derive" not in phases(planned(init="average"))
+
+
+def test_what_learning_makes_must_fit_on_the_disk(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["supermerge.plan"], "free_disk_bytes", lambda _: 10_000_900)
+    tasks = {"news": {"type": "text-classification", "validation": "v.jsonl"}}
+    recipe = {**models, "method": {"name": "supermerge", "on": "tsv_m", "init": "iso_c"}, "tasks": tasks}
+    assert plan({**recipe, "method": "supermerge"}).refusals == ()
+    # Three models in fp32 lie there while one more is written.
+    assert "disk: the run needs" in "".join(plan(recipe).refusals)
 
 
 def test_output_dtype_changes_what_is_written(models: dict[str, Any]) -> None:
