@@ -74,7 +74,7 @@ def test_vectors_that_no_expert_has_are_made_first(models: dict[str, Any]) -> No
 
 
 def test_what_learning_makes_must_fit_on_the_disk(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["supermerge.plan"], "free_disk_bytes", lambda _: 10_000_900)
+    monkeypatch.setattr(sys.modules["supermerge.plan.plan"], "free_disk_bytes", lambda _: 10_000_900)
     tasks = {"news": {"type": "text-classification", "validation": "v.jsonl"}}
     recipe = {**models, "method": {"name": "supermerge", "on": "tsv_m", "init": "iso_c"}, "tasks": tasks}
     assert plan({**recipe, "method": "supermerge"}).refusals == ()
