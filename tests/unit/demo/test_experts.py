@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from supermerge.demo.experts import Job, train_missing
+from supermerge.demo.pupils import TextPupil
 from supermerge.demo.sources.corpus import Example
 from supermerge.demo.train import Training
 from supermerge.errors import ResourceError
@@ -14,7 +16,8 @@ EXAMPLES = tuple(Example(text, label) for text, label in [("ice snow", "cold"), 
 
 
 def _job(base: Path, directory: Path) -> Job:
-    return Job(directory.name, base, EXAMPLES, ("cold", "warm"), Training(epochs=1, batch_size=4), directory)
+    pupil = partial(TextPupil, base, EXAMPLES, ("cold", "warm"), 40)
+    return Job(directory.name, pupil, len(EXAMPLES), Training(epochs=1, batch_size=4), directory)
 
 
 def test_nothing_starts_where_every_expert_exists(tmp_path: Path) -> None:

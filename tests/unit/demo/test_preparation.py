@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from supermerge.demo import preparation, prepare
 from supermerge.demo.experts import Job
 from supermerge.demo.packages import Package
+from supermerge.demo.pupils import TextPupil
 from supermerge.demo.sources import minilm
-from supermerge.demo.sources.corpus import Corpus
+from supermerge.demo.sources.corpus import Corpus, Example
 from supermerge.demo.splits import Sizes
 from supermerge.demo.tasks import TASKS, DemoTask
 from supermerge.demo.train import Training
@@ -42,6 +44,14 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
     return jobs
 
 
+def _made_with(job: Job) -> tuple[Path, tuple[Example, ...]]:
+    """The backbone and the examples that a job's pupil is made with."""
+    pupil = job.pupils
+    assert isinstance(pupil, partial)
+    assert pupil.func is TextPupil
+    return pupil.args[0], pupil.args[1]
+
+
 def test_the_recipe_names_everything_that_was_made(trained: list[Job], tmp_path: Path) -> None:
     file = prepare(tmp_path, [TASK])
     recipe = Recipe.load(file)
@@ -50,8 +60,9 @@ def test_the_recipe_names_everything_that_was_made(trained: list[Job], tmp_path:
     assert (task.pooling, task.max_length, task.metric) == ("mean", 24, "accuracy")
     (job,) = trained
     assert file.parent / str(recipe.experts["colours"].model) == job.directory
-    assert file.parent / recipe.base == job.base
-    assert (job.base / "config.json").exists()
+    base = _made_with(job)[0]
+    assert file.parent / recipe.base == base
+    assert (base / "config.json").exists()
 
 
 def test_the_data_files_are_the_splits_and_disjoint(trained: list[Job], tmp_path: Path) -> None:
@@ -63,7 +74,7 @@ def test_the_data_files_are_the_splits_and_disjoint(trained: list[Job], tmp_path
     ]
     assert [len(rows) for rows in read] == [32, 20, 30]
     assert set(read[1][0]) == {"text"}
-    texts = [row["text"] for rows in read for row in rows] + [example.text for example in trained[0].examples]
+    texts = [row["text"] for rows in read for row in rows] + [example.text for example in _made_with(trained[0])[1]]
     assert len(set(texts)) == 32 + 20 + 30 + 80
 
 

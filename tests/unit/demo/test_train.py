@@ -9,8 +9,9 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from supermerge.checkpoint import Checkpoint
+from supermerge.demo.pupils import TextPupil
 from supermerge.demo.sources.corpus import Example
-from supermerge.demo.train import Training, fit_probe, train_expert
+from supermerge.demo.train import Training, fit, fit_probe
 
 LABELS = ("cold", "warm")
 WORDS = {"cold": ["ice", "snow", "frost"], "warm": ["sun", "sand", "fire"]}
@@ -24,7 +25,9 @@ def _examples(number: int) -> list[Example]:
 
 def _train(base: Path, directory: Path, progress: Callable[[int], None] = lambda done: None) -> None:
     training = Training(lr=1e-3, epochs=2, batch_size=4, max_length=12)
-    train_expert(base, _examples(50), LABELS, training, directory, progress)
+    pupil = TextPupil(base, _examples(50), LABELS, training.max_length)
+    fit([pupil], training, progress)
+    pupil.save(directory)
 
 
 def test_the_expert_loads_as_a_classifier_and_names_its_classes(base: Path, tmp_path: Path) -> None:
