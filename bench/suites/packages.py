@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -51,23 +52,26 @@ def files_of(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str
     Raises DataError for a damaged archive, ResourceError where there is no dpkg-deb to open a .deb with.
     """
     try:
-        if archive.suffix == ".deb":
-            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as process:
-                assert process.stdout is not None
-                yield from _members(tarfile.open(fileobj=process.stdout, mode="r|"), wanted)
-        else:
-            yield from _members(tarfile.open(archive, mode="r|gz"), wanted)
+        with _opened(archive) as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                if member.isfile() and wanted(name):
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    yield name, content.read()
     except FileNotFoundError as error:
         raise ResourceError(f"{archive}: {error}", hint="dpkg-deb opens Debian's packages: install dpkg.") from error
     except tarfile.TarError as error:
         raise DataError(f"{archive}: {error}", hint="Delete the file; the next run downloads it again.") from error
 
 
-def _members(archive: tarfile.TarFile, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    with archive:
-        for member in archive:
-            name = member.name.removeprefix("./")
-            if member.isfile() and wanted(name):
-                content = archive.extractfile(member)
-                assert content is not None
-                yield name, content.read()
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    if archive.suffix != ".deb":
+        with tarfile.open(archive, mode="r|gz") as tar:
+            yield tar
+        return
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+            yield tar

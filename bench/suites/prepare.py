@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from suites.items import Item
@@ -35,7 +36,7 @@ def prepare(suite: Suite) -> None:
     (home(suite) / "data").mkdir(exist_ok=True)
     for task in suite.tasks:
         archives = [files[package.name] for package in task.packages]
-        once(data_file(suite, task.name, "train").parent, lambda staging: _cut(suite, task, archives, staging))
+        once(data_file(suite, task.name, "train").parent, partial(_cut, suite, task, archives))
         _describe(suite, task)
 
 

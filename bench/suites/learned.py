@@ -1,0 +1,22 @@
+"""Methods that learn their coefficients, as a recipe would have it."""
+
+from __future__ import annotations
+
+from suites.static import Made, Values
+from supermerge.methods import get
+from supermerge.methods.settings import LearnSettings
+from supermerge.run.candidates import merged_in_memory
+from supermerge.run.learned import learn_merge
+from supermerge.run.prepared import Prepared
+
+
+def learned(ready: Prepared, name: str, params: Values) -> Made:
+    """The merge of a learned method with `params` beside its defaults."""
+    method = get(name)
+    assert method.learned is not None
+    spec = method.learned
+    own = {"link": spec.link, "loss": spec.loss, "init": spec.init, "granularity": spec.granularity, **spec.defaults}
+    settings = LearnSettings.model_validate({**own, **params})
+    found = learn_merge(ready.session(None), method, settings, None)
+    merged = merged_in_memory(found.merge, ready.match, ready.recipe.seed)
+    return Made(merged, {**settings.model_dump(), "best_step": found.learned.best_step})
