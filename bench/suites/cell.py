@@ -16,7 +16,7 @@ from suites.prepare import home
 from suites.rows import BY_NAME, Row
 from suites.static import Made, scaled
 from suites.tasks import SUITES, Suite
-from suites.train import multitask_directory
+from suites.train import MULTITASK
 from supermerge.resources import peak_bytes
 from supermerge.run.prepared import Prepared, prepared
 from supermerge.run.rows import read_task_rows
@@ -29,10 +29,7 @@ def make(cell: Cell) -> None:
     torch.set_num_threads(1)
     suite, row = SUITES[cell.suite], BY_NAME[cell.row]
     draw = cell.draw or 0
-    wanted = recipe(suite, cell.budget, draw)
-    if row.kind == "multitask":
-        wanted = recipe(suite, cell.budget, draw, expert=multitask_directory)
-    with prepared(wanted) as ready:
+    with prepared(recipe(suite, cell.budget, draw, multitask=row.kind == "multitask")) as ready:
         wall, cpu = time.perf_counter(), time.process_time()
         made = _made(ready, row)
         cost = {
@@ -88,8 +85,7 @@ def _answers(suite: Suite, ready: Prepared, row: Row, made: Made | None) -> tupl
             own |= test_answers(bench, source, {task: ready.rows[task]}, kept)[1]
         return "", own
     if row.kind == "multitask":
-        # The backbone is the same beside every head.
-        bench.load(next(iter(ready.match.experts.values())))
+        bench.load(ready.match.experts[MULTITASK])
     return "", {task: answers(bench, task, rows.test) for task, rows in ready.rows.items()}
 
 

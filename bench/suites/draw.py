@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 from suites.prepare import data_file, home, read_part
 from suites.tasks import Suite
-from suites.train import expert_directory
+from suites.train import MULTITASK, expert_directory, multitask_directory
 from supermerge.recipe import Recipe
 
 UNLABELLED = 256
@@ -24,24 +21,23 @@ def labelled(suite: Suite, task: str, budget: int, draw: int) -> list[dict[str, 
     return [pool[(draw * size + place) % len(pool)] for place in range(size)]
 
 
-def recipe(
-    suite: Suite,
-    budget: int,
-    draw: int,
-    *,
-    expert: Callable[[Suite, str], Path] = expert_directory,
-    method: Mapping[str, Any] | None = None,
-) -> Recipe:
-    """What `supermerge run` would be given. The files of the draw are written where they are missing."""
+def recipe(suite: Suite, budget: int, draw: int, *, multitask: bool = False) -> Recipe:
+    """What `supermerge run` would be given. The files of the draw are written where they are missing.
+
+    With `multitask` the one expert is the model that was trained on all tasks, under the heads that it was trained
+    with.
+    """
+    experts = {task.name: str(expert_directory(suite, task.name)) for task in suite.tasks}
+    heads = {task.name: str(multitask_directory(suite, task.name)) for task in suite.tasks}
     return Recipe.of(
         {
             "base": str(home(suite) / "base"),
-            "experts": {task.name: str(expert(suite, task.name)) for task in suite.tasks},
-            "method": dict(method or {"name": "supermerge"}),
+            "experts": {MULTITASK: next(iter(heads.values()))} if multitask else experts,
+            "method": "supermerge",
             "tasks": {
                 task.name: {
                     "type": suite.type,
-                    "expert": task.name,
+                    **({"expert": MULTITASK, "head": heads[task.name]} if multitask else {"expert": task.name}),
                     suite.column: suite.column,
                     "label": "label",
                     "validation": _written(

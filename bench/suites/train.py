@@ -13,6 +13,8 @@ from supermerge.demo.experts import Job, train_missing
 from supermerge.demo.pupils import Pupil, TextPupil
 from supermerge.demo.sources.corpus import Example
 
+MULTITASK = "multitask"
+
 
 def expert_directory(suite: Suite, task: str) -> Path:
     """Where the expert of a task is."""
@@ -21,7 +23,7 @@ def expert_directory(suite: Suite, task: str) -> Path:
 
 def multitask_directory(suite: Suite, task: str) -> Path:
     """Where the multi-task model is with the head of a task; its backbone is the same in all of them."""
-    return home(suite) / "multitask" / task
+    return home(suite) / MULTITASK / task
 
 
 def train(suite: Suite, only: Sequence[str] = ()) -> None:
@@ -32,7 +34,7 @@ def train(suite: Suite, only: Sequence[str] = ()) -> None:
         for task, number in examples.items()
     ]
     together = Job(
-        "multitask", partial(pupils, suite.name), sum(examples.values()), suite.multitask, home(suite) / "multitask"
+        MULTITASK, partial(pupils, suite.name), sum(examples.values()), suite.multitask, home(suite) / MULTITASK
     )
     train_missing([job for job in (*jobs, together) if not only or job.name in only])
 
