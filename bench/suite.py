@@ -11,12 +11,15 @@ Every step goes on from where it was interrupted.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from suites.cell import make
 from suites.cells import Cell
+from suites.document import write
 from suites.prepare import prepare
 from suites.run import run
+from suites.table import lines, rows
 from suites.tasks import SUITES
 from suites.train import train
 from supermerge.errors import SupermergeError
@@ -36,7 +39,9 @@ def main() -> int:
     single = steps.add_parser("cell", help="one cell, anew")
     single.add_argument("row")
     single.add_argument("--draw", type=int)
-    for one in (running, single):
+    table = steps.add_parser("table")
+    table.add_argument("--json", action="store_true", help="print the rows, write nothing")
+    for one in (running, single, table):
         one.add_argument("--budget", type=int, default=32, help="labelled examples per task")
     arguments = parser.parse_args()
     suite = SUITES[arguments.suite]
@@ -46,6 +51,12 @@ def main() -> int:
         train(suite, arguments.only)
     elif arguments.step == "run":
         return 1 if run(suite, arguments.budget, arguments.only, arguments.jobs) else 0
+    elif arguments.step == "table":
+        found = lines(suite.name, arguments.budget)
+        if arguments.json:
+            print(json.dumps({"suite": suite.name, "rows": rows(found, arguments.budget)}, indent=1))
+        else:
+            write(suite.name, found, arguments.budget)
     else:
         make(Cell(suite.name, arguments.row, arguments.budget, arguments.draw))
     return 0

@@ -52,6 +52,7 @@ def make(cell: Cell) -> None:
             "validation": judged or (made.validation if made else None),
             **cost,
             "weights": weights,
+            "examples": {task: len(one.right) for task, one in found.items()},
             "accuracy": {task: round(one.accuracy, 5) for task, one in found.items()},
             "loss": {task: round(one.loss, 5) for task, one in found.items()},
             "right": {task: _hex(one.right) for task, one in found.items()},

@@ -76,7 +76,9 @@ def _selected(candidates: Sequence[Line]) -> Line:
     for draw in map(str, DRAWS):
         # (accuracy, loss) on the draw's validation examples.
         judged = {line.method: line.cells[0]["validation"][draw] for line in candidates}
-        chosen.append(max(candidates, key=lambda line, judged=judged: (judged[line.method][0], -judged[line.method][1])))
+        chosen.append(
+            max(candidates, key=lambda line, judged=judged: (judged[line.method][0], -judged[line.method][1]))
+        )
     seconds = sum(line.seconds for line in candidates)
     names = tuple(line.method for line in chosen)
     return Line(SELECTED, "static", [line.cells[0] for line in chosen], seconds, selected=True, chosen=names)
@@ -133,10 +135,10 @@ def difference(one: Line, other: Line | None = None) -> tuple[float, float]:
 def _right(line: Line, draw: int) -> dict[str, list[float]]:
     """1 or 0 per test example, by task. A model that no labels play a part in is the same in every draw."""
     cell = line.cells[draw if len(line.cells) > 1 else 0]
-    return {task: _bits(digits) for task, digits in cell["right"].items()}
+    return {task: _bits(digits, cell["examples"][task]) for task, digits in cell["right"].items()}
 
 
-def _bits(digits: str) -> list[float]:
-    """The inverse of how cells keep them; the length is rounded up to four, which every pair shares."""
-    number = int(digits, 16)
-    return [float(number >> place & 1) for place in range(4 * len(digits))]
+def _bits(digits: str, number: int) -> list[float]:
+    """The inverse of how cells keep them."""
+    bits = int(digits, 16)
+    return [float(bits >> place & 1) for place in range(number)]
