@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -42,37 +42,34 @@ def _labels(name: str, **settings: object) -> Row:
     return Row(name, make=partial(learned, name="supermerge", params=settings))
 
 
-_WIDE = (0.2, 0.3, 0.5, 0.7, 1.0, 1.4)
+def _grid(name: str, parameter: str, values: Sequence[float]) -> Callable[[Prepared], Made]:
+    return partial(tuned, name=name, candidates=[{parameter: value} for value in values])
+
+
+def _line(name: str, *scales: float, origin: str | None = None) -> Row:
+    return Row(name, make=partial(scaled, name=name, scales=scales, origin=origin))
+
 
 ROWS = (
     Row("base", "base", labels=False),
     Row("experts", "expert", labels=False),
     Row("linear", make=partial(tuned, name="linear", candidates=[{}]), labels=False),
-    Row("task_arithmetic", make=partial(scaled, name="task_arithmetic", scales=(0.05, 0.1, 0.15, 0.2, 0.3, 0.4))),
+    _line("task_arithmetic", 0.03, 0.06, 0.1, 0.15, 0.2, 0.3),
     _distilled("supermerge_distill_row", granularity="row", init=0.15, lr=0.02, steps=100, schedule="cosine"),
-    Row("iso_c", make=partial(scaled, name="iso_c", scales=(0.5, 0.7, 1.0, 1.4, 2.0, 2.8))),
-    Row("tsv_m", make=partial(scaled, name="tsv_m", scales=(0.3, 0.5, 0.7, 1.0, 1.4, 2.0))),
-    Row("cart", make=partial(scaled, name="cart", scales=(0.5, 1.0, 1.5, 2.0, 2.5, 3.0), origin="linear")),
-    Row("ties", make=partial(scaled, name="ties", scales=_WIDE)),
+    _line("tsv_m", 0.2, 0.35, 0.5, 0.7, 1.0, 1.4),
+    _line("iso_c", 0.3, 0.5, 0.7, 1.0, 1.4, 2.0),
+    _line("cart", 0.3, 0.6, 1.0, 1.5, 2.0, 2.5, origin="linear"),
+    _line("ties", 0.2, 0.3, 0.5, 0.7, 1.0, 1.4),
     _labels("supermerge_labels"),
     _distilled("supermerge_distill_tensor", granularity="tensor", init=0.15, lr=0.03, steps=100, schedule="cosine"),
-    Row("consensus", make=partial(scaled, name="consensus", scales=(0.1, 0.2, 0.3, 0.5, 0.7, 1.0))),
-    Row("dare_ties", make=partial(scaled, name="dare_ties", scales=_WIDE)),
+    _line("consensus", 0.03, 0.06, 0.1, 0.15, 0.2, 0.3),
+    _line("dare_ties", 0.2, 0.3, 0.5, 0.7, 1.0, 1.4),
+    Row("regmean", make=_grid("regmean", "keep", (0.1, 0.5, 0.7, 0.9, 0.95, 1.0)), unlabelled=True),
+    Row("fisher", make=_grid("fisher", "floor", (10.0, 1.0, 0.1, 1e-2, 1e-6)), unlabelled=True),
     Row(
         "adamerging",
+        # The authors' 0.001 would take 500 steps.
         make=partial(learned, name="adamerging", params={"lr": 0.01, "steps": 60}),
-        labels=False,
-        unlabelled=True,
-    ),
-    Row("fisher", make=partial(tuned, name="fisher", candidates=[{}]), labels=False, unlabelled=True),
-    Row(
-        "regmean",
-        make=partial(tuned, name="regmean", candidates=[{"keep": keep} for keep in (0.7, 0.9, 1.0)]),
-        unlabelled=True,
-    ),
-    Row(
-        "mats",
-        make=partial(tuned, name="mats", candidates=[{"estimator": "sampled", "start": 0.15, "iterations": 10}]),
         labels=False,
         unlabelled=True,
     ),
@@ -97,5 +94,7 @@ ROWS = (
     Row("probe_base", "control"),
     Row("few_shot_base", "control"),
     Row("few_shot_merged", "control"),
+    # Conjugate gradients in fp64 are slow: two numbers of iterations are tried.
+    Row("mats", make=_grid("mats", "iterations", (3, 10)), unlabelled=True),
 )
 BY_NAME = {row.name: row for row in ROWS}
