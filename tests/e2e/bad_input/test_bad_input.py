@@ -22,10 +22,14 @@ import adapters
 import checkpoints
 import commands
 import examples
+import measured
 import recipes
 from case import RUN, Case
 
+import supermerge
 from supermerge.cli.main import main
+from supermerge.events import subscribed
+from supermerge.recipe import Recipe
 
 PAGE = Path(__file__).parents[3] / "docs" / "bad-input.md"
 SECTIONS = {
@@ -33,6 +37,7 @@ SECTIONS = {
     "Checkpoints": checkpoints.CASES,
     "Adapters": adapters.CASES,
     "Examples": examples.CASES,
+    "Statistics of experts": measured.CASES,
     "Commands, outputs and results": commands.CASES,
 }
 CASES = [pytest.param(case, id=f"{section}: {case.name}") for section, cases in SECTIONS.items() for case in cases]
@@ -45,6 +50,10 @@ what depends on the machine or is a long list.
 
 Exit codes: 2 usage · 3 recipe · 4 checkpoint · 5 memory, disk or output · 6 data · 7 result refused.
 """
+WARNED = """\
+## Warned about, and done all the same
+
+"""
 ENVIRONMENT = {"TERM": "dumb", "COLUMNS": "300", "HF_HUB_OFFLINE": "1"}
 HEADINGS = "| input | command | code | message |\n|---|---|---|---|\n"
 # What depends on the machine and not on the input.
@@ -52,6 +61,9 @@ MACHINE = [
     (re.compile(r"needs about [\d.]+ [kMGT]?B"), "needs about …"),
     (re.compile(r"[\d.]+ [kMGT]?B are free"), "… are free"),
     (re.compile(r"(topic|mood) \([\d.e+]+\)"), r"\1 (…)"),
+    (re.compile(r"(has|have|gram-) ?[0-9a-f]{16}"), r"\1 …"),
+    (re.compile(r"curvature is -[\d.]+"), "curvature is -…"),
+    (re.compile(r"adds [\d.e-]+ to"), "adds … to"),
     (re.compile(r"x{60,}"), "xxx…"),
     # And what grows with every new method.
     (re.compile(r"Methods: .*?\.(?= |<|$)"), "Methods: …."),
@@ -82,7 +94,8 @@ def seen() -> Iterator[dict[str, str]]:
         parts = [INTRODUCTION]
         for section, cases in SECTIONS.items():
             parts.append(f"## {section}\n\n{HEADINGS}" + "".join(f"{found[f'{section}: {c.name}']}\n" for c in cases))
-        PAGE.write_text("\n".join(parts), encoding="utf-8")
+        warned = "".join(f"- {found[f'warned: {name}']}\n" for name, *_ in measured.WARNED)
+        PAGE.write_text("\n".join([*parts, WARNED + warned]), encoding="utf-8")
 
 
 Done = tuple[int, str, str]
@@ -132,13 +145,39 @@ def test_bad_input(
     assert "Traceback" not in out + err
     assert out == ""
     after = snapshot(tiny)
-    new = {path for path in after - before if not path.startswith("merged.refused")}
+    # What was measured on the way stays: it is whole, and the next run needs it.
+    new = {path for path in after - before if not path.startswith("merged.refused") and "/statistics" not in path}
     assert new <= {"merged.last-good.safetensors"}
     assert before <= after
     written = row(case, code, message)
     seen[request.node.callspec.id] = written
     if "SUPERMERGE_WRITE_DOCS" not in os.environ:
         assert written in committed(), "docs/bad-input.md is out of date"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "method", "says"), [pytest.param(*case, id=case[0]) for case in measured.WARNED]
+)
+def test_warned(
+    name: str,
+    spoil: Callable[[Path], object],
+    method: str,
+    says: tuple[str, ...],
+    tiny: Path,
+    seen: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spoil(tiny)
+    monkeypatch.chdir(tiny)
+    said: list[str] = []
+    with subscribed(lambda event: said.append(event.fields["message"]) if event.kind == "warning" else None):
+        supermerge.run(Recipe.load(tiny / "recipe.yaml", [f"method={method}"]))
+    message = next(each for each in said if all(word in each for word in says))
+    for pattern, shown_as in MACHINE:
+        message = pattern.sub(shown_as, message)
+    seen[f"warned: {name}"] = written = f"{name}: {message}"
+    if "SUPERMERGE_WRITE_DOCS" not in os.environ:
+        assert f"- {written}" in PAGE.read_text(encoding="utf-8").splitlines(), "docs/bad-input.md is out of date"
 
 
 def shown(err: str, tiny: Path) -> str:
@@ -150,7 +189,7 @@ def shown(err: str, tiny: Path) -> str:
 
 OF_RUN = [case for case in CASES if case.values[0].arguments == RUN and case.values[0].code in (3, 4, 6)]
 # What shows only while learning, or once the output is named.
-ONLY_IN_RUN = ("no output named",)
+ONLY_IN_RUN = ("no output named", *(case.name for case in measured.CASES))
 
 
 @pytest.mark.slow
