@@ -116,7 +116,13 @@ def test_every_granularity_is_written_back_under_the_files_names(tiny: Path, gra
 
 
 @pytest.mark.parametrize(
-    ("loss", "stops_early"), [("entropy", False), ("distill", True), ("{cross_entropy: 1, distill: 0.5}", True)]
+    ("loss", "stops_early"),
+    [
+        ("entropy", False),
+        ("distill", True),
+        ("features", True),
+        ("{cross_entropy: 1, distill: 0.5, features: 0.1}", True),
+    ],
 )
 def test_unlabelled_inputs_teach_too(tiny: Path, loss: str, stops_early: bool) -> None:
     data = [f"tasks.{task}.unlabelled={tiny}/data/{task}.valid.jsonl" for task in ("topic", "mood")]
@@ -127,6 +133,19 @@ def test_unlabelled_inputs_teach_too(tiny: Path, loss: str, stops_early: bool) -
     assert (learning.labelled, learning.unlabelled) == (64 if "cross_entropy" in loss else 0, 64)
     # Examples are held back, labelled or not, where the objective has a target that they can be measured against.
     assert all((point.held_back is not None) == stops_early for point in curve)
+
+
+def test_tasks_may_be_weighted_by_their_distance_from_the_experts(tiny: Path) -> None:
+    loss = "method.loss={cross_entropy: 1, features: 0.5}"
+    curves = [
+        _run(tiny, f"out-{balance}", loss, f"method.balance={balance}").results.learning
+        for balance in ("equal", "worst")
+    ]
+    assert curves[0] is not None
+    assert curves[1] is not None
+    # Equal in the first step, and not any more in the second.
+    assert curves[0].curve[0] == curves[1].curve[0]
+    assert curves[0].curve[1].loss != curves[1].curve[1].loss
 
 
 def test_no_labels_are_needed_where_the_experts_teach(tiny: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from supermerge.learn.objectives import OBJECTIVES, distillation, entropy
+from supermerge.learn.objectives import OBJECTIVES, distillation, entropy, feature_distance
 from supermerge.learn.sampling import batch_indices
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from supermerge.tasks.workbench import Workbench
 
 Part = tuple[str, dict[str, Tensor], Tensor | None]
-"""(objective, inputs, the expert's logits `[n, classes]` where it teaches)."""
+"""(objective, inputs, the expert's logits `[n, classes]` or features `[n, width]` where it teaches)."""
+
+Teachers = Mapping[str, Mapping[int, Tensor]]
+"""What the experts make of every example, by objective and the example's id: logits `[classes]`, features `[width]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +36,14 @@ class Material:
 
 
 class Batches:
-    """Endless steps, each a list of (task, part, weight) in the recipe's order; step s depends on nothing but s.
-
-    `teachers` are the experts' logits `[classes]` by the id of the example.
-    """
+    """Endless steps, each a list of (task, part, weight) in the recipe's order; step s depends on nothing but s."""
 
     def __init__(
         self,
         bench: Workbench,
         weights: Mapping[str, float],
         material: Material,
-        teachers: Mapping[int, Tensor],
+        teachers: Teachers,
         seed: int,
     ) -> None:
         self._bench, self._weights, self._seed = bench, weights, seed
@@ -64,14 +64,16 @@ class Batches:
 
     def _part(self, task: str, objective: str, examples: Sequence[Example]) -> Part:
         inputs = self._bench.batch(task, examples)
-        taught = objective == "distill"
-        return objective, inputs, torch.stack([self._teachers[id(one)] for one in examples]) if taught else None
+        known = self._teachers.get(objective)
+        return objective, inputs, None if known is None else torch.stack([known[id(one)] for one in examples])
 
     def loss(self, _: nn.Module, task: str, part: Any) -> Tensor:
         """The objective of one part; the task's model shares its parameters with the one that is learned."""
         objective, inputs, teacher = part
         if objective == "cross_entropy":
             return self._bench.supervised_loss(task, inputs)
+        if objective == "features" and teacher is not None:
+            return feature_distance(self._bench.features(task, inputs), teacher)
         logits = self._bench.logits(task, inputs)
         return entropy(logits) if teacher is None else distillation(logits, teacher)
 
@@ -80,12 +82,23 @@ class Batches:
 
         Only objectives with a target count (see `OBJECTIVES`), and only tasks that hold examples back.
         """
-        total = 0.0
-        for task, spec in self._bench.specs.items():
-            for objective, weight in self._weights.items():
-                examples = held_back.of(task, objective) if OBJECTIVES[objective].target else []
-                for start in range(0, len(examples), spec.batch_size):
-                    some = examples[start : start + spec.batch_size]
-                    loss = float(self.loss(self._bench.model, task, self._part(task, objective, some)))
-                    total += spec.weight * weight * loss * len(some) / len(examples)
+        return sum(
+            spec.weight * weight * self._mean(task, objective, held_back)
+            for task, spec in self._bench.specs.items()
+            for objective, weight in self._weights.items()
+            if OBJECTIVES[objective].target
+        )
+
+    def loss_of(self, task: str) -> float:
+        """The mean over the objectives, by weight, of one task's loss on all that is learned from."""
+        losses = [weight * self._mean(task, name, self._material) for name, weight in self._weights.items()]
+        return sum(losses) / sum(self._weights.values())
+
+    def _mean(self, task: str, objective: str, material: Material) -> float:
+        """The mean loss over the examples; 0 without any."""
+        examples, size, total = material.of(task, objective), self._bench.specs[task].batch_size, 0.0
+        for start in range(0, len(examples), size):
+            some = examples[start : start + size]
+            loss = float(self.loss(self._bench.model, task, self._part(task, objective, some)))
+            total += loss * len(some) / len(examples)
         return total

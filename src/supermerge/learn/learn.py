@@ -15,6 +15,7 @@ from supermerge.checkpoint import Checkpoint, Resident, TensorSource, open_exper
 from supermerge.errors import CheckpointError, UsageError
 from supermerge.events import emit
 from supermerge.learn.adam import Adam
+from supermerge.learn.balance import Balance
 from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.division import Division, divide
 from supermerge.learn.engine import Engine
@@ -63,6 +64,7 @@ def learn(
     schedule: Callable[[int], float] | None = None,
     clip: float | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
+    balance: Balance | None = None,
     early_stopping: EarlyStopping | None = None,
     saving: Saving | None = None,
 ) -> Learned:
@@ -78,7 +80,8 @@ def learn(
     gradient of w. `init` is the coefficient that all start from, one for each expert, or coefficients. `residency` says
     where the experts' tensors lie between readings: `disk` (also `auto`: the operating system's cache serves them at
     the speed of memory where there is room) or `memory`; the result does not depend on it. `precision="bf16"` runs the
-    forward pass under autocast. The model is in eval mode while learning and gets its mode back.
+    forward pass under autocast. `balance(history)` gives what each task's weight is multiplied by in the next step. The
+    model is in eval mode while learning and gets its mode back.
 
     Memory: the model, its gradient, the activations, and buffers of the largest tensor; nothing that grows with k.
     Where every expert is an adapter on the base (LoRA, IA3), tensors are learned as the adapters' factors: memory is
@@ -115,6 +118,7 @@ def learn(
             model,
             loss if precision == "fp32" else _in_bf16(loss, precision, model),
             schedule=schedule,
+            balance=balance,
             early_stopping=early_stopping,
             saving=saving,
         )

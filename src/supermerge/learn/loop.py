@@ -16,6 +16,7 @@ from torch import nn
 
 from supermerge.errors import DataError, RefusedError
 from supermerge.events import emit
+from supermerge.learn.balance import Balance
 from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.state import Progress, StepRecord, load_state, save_state
 from supermerge.learn.stepping import Item, Loss, Stepping
@@ -63,12 +64,13 @@ class Loop:
         loss: Loss,
         *,
         schedule: Callable[[int], float] | None = None,
+        balance: Balance | None = None,
         early_stopping: EarlyStopping | None = None,
         saving: Saving | None = None,
     ) -> None:
         self.progress = Progress(0, [], 0, None, torch.get_num_threads(), saving.key if saving else "")
         self._engine, self._model, self._loss = engine, model, loss
-        self._schedule, self._stopping, self._saving = schedule, early_stopping, saving
+        self._schedule, self._balance, self._stopping, self._saving = schedule, balance, early_stopping, saving
         self._best = engine.coefficients.copy()
         self._saved_at = time.monotonic()
 
@@ -100,11 +102,13 @@ class Loop:
     def _step(self, items: Sequence[Item], held_back: float | None, steps: int, last_good: Coefficients) -> StepRecord:
         step, start = self.progress.step, time.perf_counter()
         factor = self._schedule(step) if self._schedule else 1.0
-        losses = self._engine.step(items, self._model, self._loss, lr_factor=factor)
-        loss = sum(weight * value for (_, _, weight), value in zip(items, losses, strict=False))
+        balanced = self._balance(self.progress.history) if self._balance else {}
+        weighted = [(task, batch, weight * balanced.get(task, 1.0)) for task, batch, weight in items]
+        losses = self._engine.step(weighted, self._model, self._loss, lr_factor=factor)
+        loss = sum(weight * value for (_, _, weight), value in zip(weighted, losses, strict=False))
         if not math.isfinite(loss):
             raise self._diverged(f"the loss of step {step} ({items[len(losses) - 1][0]}) is {losses[-1]}", last_good)
-        by_task = {task: value for (task, _, _), value in zip(items, losses, strict=True)}
+        by_task = _by_task(items, losses)
         emit(
             "step",
             step=step,
@@ -181,3 +185,12 @@ def _next_item(items: Iterator[Batch], step: int, steps: int) -> list[Item]:
         raise DataError(f"The batches ended after {step} of {steps} steps.", hint="Pass more, or an endless iterator.")
     parts: Any = [batch] if isinstance(batch, tuple) and isinstance(batch[0], str) else batch
     return [(str(task), data, float(weight[0]) if weight else 1.0) for task, data, *weight in parts]
+
+
+def _by_task(items: Sequence[Item], losses: Sequence[float]) -> dict[str, float]:
+    """The mean loss of every task, its items counted by weight."""
+    sums: dict[str, tuple[float, float]] = {}
+    for (task, _, weight), loss in zip(items, losses, strict=True):
+        total, weights = sums.get(task, (0.0, 0.0))
+        sums[task] = total + weight * loss, weights + weight
+    return {task: total / weights if weights else 0.0 for task, (total, weights) in sums.items()}

@@ -1,4 +1,4 @@
-"""What learning minimises: labelled cross-entropy, unlabelled entropy, or distillation from the experts."""
+"""What learning minimises: labelled cross-entropy, or, without labels, entropy or the distance to the experts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ class Objective:
     labelled: bool
     target: bool
 
+    @property
+    def taught(self) -> bool:
+        """Whether the experts give the target, so that any input will do."""
+        return self.target and not self.labelled
+
 
 OBJECTIVES = {
     "cross_entropy": Objective(labelled=True, target=True),
     "entropy": Objective(labelled=False, target=False),
     "distill": Objective(labelled=False, target=True),
+    "features": Objective(labelled=False, target=True),
 }
 
 
@@ -61,3 +67,14 @@ def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
     log_p = torch.log_softmax(logits.float(), dim=-1)
     log_q = torch.log_softmax(teacher.float(), dim=-1)
     return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+
+
+def feature_distance(features: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over the examples of ‖z − z*‖² / ‖z*‖², z being the merged model's features and z* the expert's.
+
+    Both are `[n, width]`. Relative, so that it means the same in every backbone and beside other objectives. Source:
+    Representation Surgery (Yang et al., arXiv 2402.02705), which moves features towards the experts'. Departs from the
+    paper: the squared distance instead of the absolute one, and coefficients learn instead of a module behind them.
+    """
+    z, target = features.float(), teacher.float()
+    return ((z - target).pow(2).sum(-1) / target.pow(2).sum(-1).clamp(min=1e-12)).mean()

@@ -13,8 +13,9 @@ from torch import Tensor
 from supermerge.checkpoint import Match, TensorSource
 from supermerge.errors import DataError, RecipeError
 from supermerge.events import phase
+from supermerge.learn.balance import Balance, worst_first
 from supermerge.learn.basis import Basis
-from supermerge.learn.batches import Batches, Material
+from supermerge.learn.batches import Batches, Material, Teachers
 from supermerge.learn.derived import sources
 from supermerge.learn.learn import Learned, learn
 from supermerge.learn.loop import EarlyStopping, Saving
@@ -60,7 +61,7 @@ class Session:
         searches = settings.patience is not None and any(OBJECTIVES[name].target for name in weights)
         kept, held_back = self._split(searches)
         everything = _joined(kept, held_back)
-        teachers = self._teach(everything.unlabelled) if "distill" in weights else {}
+        teachers = self._teach(everything.unlabelled, [name for name in weights if OBJECTIVES[name].taught])
 
         def batches(material: Material) -> Batches:
             return Batches(self.bench, weights, material, teachers, self.seed)
@@ -68,7 +69,9 @@ class Session:
         with sources(basis, self.match, self.seed, self.directory, self.key) as vectors:
 
             def run(name: str, steps: int, material: Material, held_back: Material | None = None) -> Learned:
-                return self._run(settings, vectors, basis.init, name, steps, batches(material), held_back)
+                steps_of = batches(material)
+                balance = worst_first(self._of_experts(steps_of)) if settings.balance == "worst" else None
+                return self._run(settings, vectors, basis.init, name, steps, steps_of, held_back, balance)
 
             if not any(held_back.of(task, name) for task in self.rows for name in weights):
                 return run("learning", settings.steps, kept)
@@ -93,6 +96,7 @@ class Session:
         steps: int,
         batches: Batches,
         held_back: Material | None,
+        balance: Balance | None,
     ) -> Learned:
         stopping = saving = None
         if held_back is not None:
@@ -117,6 +121,7 @@ class Session:
                 schedule=schedule(settings.schedule, settings.steps),
                 clip=settings.clip,
                 precision=settings.precision,
+                balance=balance,
                 early_stopping=stopping,
                 saving=saving,
             )
@@ -128,7 +133,7 @@ class Session:
                 if OBJECTIVES[objective].labelled and not rows.labelled:
                     self._refuse(task, objective, "labelled", "validation")
                 if not OBJECTIVES[objective].labelled and not (
-                    rows.unlabelled or (objective == "distill" and rows.labelled)
+                    rows.unlabelled or (OBJECTIVES[objective].taught and rows.labelled)
                 ):
                     self._refuse(task, objective, "unlabelled", "unlabelled")
 
@@ -156,23 +161,37 @@ class Session:
         rest, aside = split_held_back(rows, fraction if rows else 0.0, self.seed)
         return self.bench.encode(task, rest), self.bench.encode(task, aside)
 
-    def _teach(self, taught: Mapping[str, Sequence[Example]]) -> dict[int, Tensor]:
-        """The logits `[classes]` of every example's own expert, by the example's id: each expert is loaded once."""
-        teachers: dict[int, Tensor] = {}
+    def _teach(self, taught: Mapping[str, Sequence[Example]], objectives: Sequence[str]) -> Teachers:
+        """What every example's own expert makes of it; each expert is loaded once."""
+        teachers: dict[str, dict[int, Tensor]] = {name: {} for name in objectives}
+        if not objectives:
+            return teachers
+        give = {"distill": self.bench.logits, "features": self.bench.features}
         with phase("teaching"), torch.no_grad():
             for task, examples in taught.items():
                 spec = self.bench.specs[task]
                 if spec.is_generation:
                     raise RecipeError(
-                        f"tasks.{task}: distillation of {spec.type} tasks would keep one number per token and word.",
+                        f"tasks.{task}: {objectives[0]} of {spec.type} tasks would keep numbers for every token.",
                         hint="Use loss cross_entropy for this task's recipe.",
                     )
                 self.bench.load(self.match.experts[spec.expert])
                 for start in range(0, len(examples), spec.batch_size):
                     part = examples[start : start + spec.batch_size]
-                    logits = self.bench.logits(task, self.bench.batch(task, part))
-                    teachers.update({id(example): row for example, row in zip(part, logits, strict=True)})
+                    batch = self.bench.batch(task, part)
+                    for name in objectives:
+                        given = give[name](task, batch)
+                        teachers[name].update({id(example): row for example, row in zip(part, given, strict=True)})
         return teachers
+
+    def _of_experts(self, batches: Batches) -> dict[str, float]:
+        """The loss of every task with the weights of its own expert."""
+        found: dict[str, float] = {}
+        with phase("teaching"), torch.no_grad():
+            for task, spec in self.bench.specs.items():
+                self.bench.load(self.match.experts[spec.expert])
+                found[task] = batches.loss_of(task)
+        return found
 
 
 def _joined(one: Material, other: Material) -> Material:

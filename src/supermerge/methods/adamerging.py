@@ -14,7 +14,7 @@ adamerging = learned(
 θ(j) = θp(j) + Σᵢ clamp(w(i,j), 0, 1) τ(i,j), w learned by making the merged model's predictions on unlabelled examples
 of every task certain: the loss is the mean Shannon entropy of softmax(logits). Starts at 0.3; Adam with lr 0.001 as in
 the authors' code. A coefficient outside [0, 1] gets no gradient, as there. `granularity: model` is the task-wise
-form.""",
+form, `on: ties` is AdaMerging++, which learns on what TIES keeps of every task vector.""",
     cost="Learns: per step one forward and backward pass and one reading of the task vectors; memory of one model, "
     "whatever the number of experts.",
     use="Classification tasks with unlabelled examples but no labels.",

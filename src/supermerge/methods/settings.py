@@ -14,12 +14,15 @@ class LearnSettings(BaseModel):
 
     `steps` bounds the optimiser's steps and `lr` is Adam's rate (`schedule` `cosine` lets it fall to 0 over the steps).
     `link` and `granularity` say what bounds a coefficient and what shares one. `loss` is an objective or weights by
-    objective. `init` is the coefficient that all experts start from, `average` for 1/k, or a method with its
-    defaults (`iso_c`): then learning starts at that method's merge, which becomes one more task vector beside the
-    experts'. `on` is a method that makes the experts' task vectors (`ties` trims them and elects signs). With held-back
-    data (`held_back` of a task), its loss is measured every `every` steps, learning stops `patience` steps after the
-    best, and with `refit` all validation data are then learned from, for the number of steps found. `clip` bounds the
-    norm of the gradient. `residency` is where the experts lie between readings; the result does not depend on it.
+    objective: `cross_entropy` of labelled examples, or, of unlabelled inputs, `entropy`, or the distance to the
+    experts' predictions (`distill`) or to their pooled last hidden states (`features`). `balance: worst` gives tasks
+    more weight the further they are from their experts' loss. `init` is the coefficient that all experts start from,
+    `average` for 1/k, or a method with its defaults (`iso_c`): then learning starts at that method's merge, which
+    becomes one more task vector beside the experts'. `on` is a method that makes the experts' task vectors (`ties`
+    trims them and elects signs). With held-back data (`held_back` of a task), its loss is measured every `every` steps,
+    learning stops `patience` steps after the best, and with `refit` all validation data are then learned from, for the
+    number of steps found. `clip` bounds the norm of the gradient. `residency` is where the experts lie between
+    readings; the result does not depend on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +33,7 @@ class LearnSettings(BaseModel):
     link: Literal["tanh", "identity", "clamp", "softmax"] = "tanh"
     granularity: Literal["model", "layer", "module", "tensor", "row"] = "tensor"
     loss: str | dict[str, Positive] = "cross_entropy"
+    balance: Literal["equal", "worst"] = "equal"
     init: float | str = 0.3
     on: str | None = None
     every: Annotated[int, Field(ge=1)] = 1

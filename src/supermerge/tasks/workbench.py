@@ -21,7 +21,7 @@ from supermerge.tasks.encode_generation import CausalEncoder, Seq2SeqEncoder
 from supermerge.tasks.encode_images import ImageEncoder, PixelCache
 from supermerge.tasks.heads import Head
 from supermerge.tasks.losses import aligned, counted, supervised_loss
-from supermerge.tasks.pooled import PooledClassifier
+from supermerge.tasks.pooled import PooledClassifier, backbone_of, pool
 from supermerge.tasks.processors import image_processor_of, tokenizer_of
 from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
@@ -132,6 +132,23 @@ class Workbench:
         """Logits [n, classes]: one row per example, or per target token where the task generates."""
         logits, targets = self.places(task, batch)
         return logits if targets is None else counted(logits, targets)[0]
+
+    def features(self, task: str, batch: Batch) -> Tensor:
+        """What the backbone makes of every example, [n, width]: its last hidden state, averaged without the padding.
+
+        Of an encoder-decoder it is the encoder's; of an image the average over patches, or over all places of a map.
+        """
+        inputs = {name: tensor for name, tensor in batch.items() if name != LABELS}
+        module: Any = self.heads[task].module
+        inner: Any = module if isinstance(module, PreTrainedModel) else getattr(module, "model", None)
+        backbone: Any = module.backbone if isinstance(module, PooledClassifier) else backbone_of(inner)
+        hidden = backbone(**inputs).last_hidden_state
+        if hidden.dim() == 4:
+            hidden = hidden.flatten(2).transpose(1, 2)
+        mask = inputs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+        return pool(hidden, mask, "mean")
 
     def supervised_loss(self, task: str, batch: Batch) -> Tensor:
         """The supervised loss of a batch with labels: mean cross-entropy in nats, or the mean squared error."""

@@ -14,7 +14,7 @@ from supermerge.checkpoint.memory import MemoryStore
 from supermerge.errors import RecipeError
 from supermerge.learn.granularity import coefficient_shape, group_of
 from supermerge.learn.links import link, link_names
-from supermerge.learn.objectives import distillation, entropy, weighted_objectives
+from supermerge.learn.objectives import distillation, entropy, feature_distance, weighted_objectives
 from supermerge.learn.sampling import batch_indices
 from supermerge.learn.schedules import schedule
 from supermerge.learn.task_vectors import TaskVectors
@@ -150,3 +150,12 @@ def test_schedules() -> None:
     cosine = schedule("cosine", 10)
     assert cosine is not None
     assert [cosine(0), cosine(5), cosine(10)] == pytest.approx([1, 0.5, 0])
+
+
+def test_the_distance_of_features_is_relative_to_the_experts() -> None:
+    features = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    # ‖(0, 2)‖² / ‖(1, 0)‖² = 4 and ‖(1, 0)‖² / ‖(2, 0)‖² = ¼.
+    teacher = torch.tensor([[1.0, 0.0], [2.0, 0.0]])
+    assert feature_distance(features, teacher).item() == pytest.approx((4 + 0.25) / 2)
+    assert feature_distance(100 * features, 100 * teacher).item() == pytest.approx((4 + 0.25) / 2)
+    assert feature_distance(features, torch.zeros(2, 2)).isfinite()

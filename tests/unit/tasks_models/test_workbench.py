@@ -49,6 +49,15 @@ class TestText:
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
         torch.testing.assert_close(loss, cross_entropy(together, torch.tensor([2, 0, 1])), rtol=0, atol=0)
 
+    def test_features_are_the_mean_of_the_last_hidden_states(self, bench: Any) -> None:
+        ours = bench()
+        with torch.no_grad():
+            together = ours.features("task", ours.collate("task", ROWS))
+            for row, features in zip(ROWS, together, strict=True):
+                batch = ours.collate("task", [row])
+                hidden = ours.model(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+                torch.testing.assert_close(features, hidden[0].mean(0), rtol=0, atol=1e-6)
+
     def test_gradients_reach_the_shared_parameters_and_nothing_else(self, bench: Any) -> None:
         ours = bench()
         ours.supervised_loss("task", ours.collate("task", ROWS)).backward()
@@ -221,6 +230,9 @@ def test_images(case: Any, bench: Any, pictures: list[Row]) -> None:
     assert torch.equal(batch["pixel_values"], expected)
     assert batch["labels"].tolist() == [0, 1]
     assert ours.logits("task", batch).shape == (2, 3)
+    features = ours.features("task", batch)
+    assert features.shape[0] == 2
+    torch.testing.assert_close(features[1:], ours.features("task", ours.collate("task", rows[1:])), rtol=0, atol=1e-5)
     assert torch.equal(ours.collate("task", rows)["pixel_values"], expected)
 
 
