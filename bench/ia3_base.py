@@ -30,13 +30,13 @@ class Pretraining:
 
     vocabulary: int = 4096
     every: int = 5
-    width: int = 192
-    inner: int = 512
+    width: int = 128
+    inner: int = 352
     layers: int = 4
-    heads: int = 6
-    length: int = 128
+    heads: int = 4
+    length: int = 64
     batch: int = 16
-    steps: int = 600
+    steps: int = 350
     lr: float = 2e-3
     seed: int = 0
 

@@ -24,12 +24,12 @@ from supermerge.tasks.pooled import pool
 class Training:
     """How long and how fast: rates are those of the vectors and of the head, which starts as a linear probe."""
 
-    examples: int = 2000
+    examples: int = 1000
     epochs: int = 1
     batch: int = 16
     lr: float = 2e-2
     head_lr: float = 3e-3
-    length: int = 48
+    length: int = 32
     seed: int = 0
 
 

@@ -257,6 +257,7 @@ class Odd(nn.Module):
             x @ w.T,
             torch.einsum("ni,oi->no", x, w),
             torch.stack([w, w]).sum(0)[: len(x)],
+            x @ w.view(w.shape).expand(torch.Size([2, 6, 6])),
             nn.functional.linear(input=x, weight=w),
             nn.functional.linear(w[: len(x)], w),
             nn.functional.linear(x, w, bias=x[0]),
