@@ -18,7 +18,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import adapters
 import checkpoints
 import commands
 import examples
@@ -26,6 +25,7 @@ import measured
 import recipes
 from case import RUN, Case
 
+import adapters
 import supermerge
 from supermerge.cli.main import main
 from supermerge.events import subscribed
