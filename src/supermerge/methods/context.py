@@ -36,9 +36,12 @@ class Context:
             stop = min(done + BLOCK - inside, len(draws))
             key = "\0".join((str(self.seed), method, self.experts[expert], self.name, str(block)))
             stream = np.random.PCG64(int.from_bytes(blake3(key.encode()).digest(length=16), "little"))
-            generator = np.random.Generator(stream.advance(inside // 2))  # a step of the stream gives two numbers
-            generator.random(inside % 2, dtype=np.float32)
-            generator.random(out=draws[done:stop], dtype=np.float32)
+            # A step of the stream gives 64 bits: two numbers of 24 bits, as `Generator.random` would make them, but
+            # that takes half as long again.
+            steps = -(-(inside % 2 + stop - done) // 2)
+            raw = stream.advance(inside // 2).random_raw(steps).view(np.uint32)[inside % 2 :]
+            np.right_shift(raw[: stop - done], 8, out=draws[done:stop], casting="unsafe")
             done = stop
+        draws *= np.float32(2**-24)
         wanted = p.cpu().contiguous().view(-1).numpy() if isinstance(p, Tensor) else p
         return torch.from_numpy((draws < wanted).astype(np.float32)).view(like.shape).to(like)

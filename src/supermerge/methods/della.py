@@ -12,7 +12,7 @@ from torch import Tensor
 from supermerge.errors import RecipeError
 from supermerge.methods.context import Context
 from supermerge.methods.parameters import Number, PositiveFraction, Weights, per_expert
-from supermerge.methods.ranking import as_rows, ranks
+from supermerge.methods.ranking import as_rows, by_rank
 from supermerge.methods.registry import Scope, method
 from supermerge.methods.task_arithmetic import scaled
 from supermerge.methods.transforms import agree_mean, agree_sum, agreeing, elect, weighted, weighted_sum
@@ -36,8 +36,8 @@ def keep_probability(tau: Tensor, density: float, epsilon: float) -> Tensor:
         )
     rows = as_rows(tau)
     n = rows.shape[1]
-    place = ranks(rows) / (n - 1) if n > 1 else torch.full_like(rows, 0.5)
-    return (density - epsilon + place * (2 * epsilon)).view(tau.shape)
+    place = torch.arange(n) / (n - 1) if n > 1 else torch.tensor([0.5])
+    return by_rank(rows, density - epsilon + place * (2 * epsilon)).view(tau.shape)
 
 
 def thinned(

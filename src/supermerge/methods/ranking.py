@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from supermerge.methods.context import BLOCK
 
+Positions = npt.NDArray[np.int64]
+Magnitudes = npt.NDArray[np.float32]
 _BITS = 31
 _MOST_BUCKET_BITS = 22
 """fp32 has 24 bits of mantissa: as many buckets are told apart with certainty."""
@@ -28,12 +31,17 @@ def ranks(rows: Tensor) -> Tensor:
 
     Rows are limited to 2^29 elements.
     """
+    return by_rank(rows, torch.arange(rows.shape[1], dtype=torch.float32))
+
+
+def by_rank(rows: Tensor, values: Tensor) -> Tensor:
+    """[rows, n] in fp32: for every element of `rows` that of `values [n]` which its rank in the row says."""
     count, n = rows.shape
     out = torch.empty(count, n, dtype=torch.float32)
-    places, step = torch.arange(n, dtype=torch.float32), max(1, BLOCK // max(1, n))
+    step = max(1, BLOCK // max(1, n))
     for start in range(0, count, step):
-        part = rows[start : start + step].abs().to("cpu", torch.float32)
-        out[start : start + step].scatter_(1, _order(part), places.expand(len(part), n))
+        part = rows[start : start + step].to("cpu", torch.float32).abs()
+        out[start : start + step].scatter_(1, _order(part), values.to("cpu", torch.float32).expand(len(part), n))
     return out.to(rows)
 
 
@@ -49,28 +57,32 @@ def _order(magnitudes: Tensor) -> Tensor:
     if width < bits:  # fewer buckets than elements
         return _order_of_long(magnitudes)
     scale = ((1 << width) - 1) / magnitudes.amax(1, keepdim=True).clamp(min=1e-30)
-    keys = (magnitudes * scale).to(torch.int32) << bits | torch.arange(n, dtype=torch.int32)
-    keys.numpy().sort(axis=1)
-    order = (keys & ((1 << bits) - 1)).long()
-    values = magnitudes.gather(1, order)
+    keys = (magnitudes * scale).to(torch.int32).bitwise_left_shift_(bits)
+    keys |= torch.arange(n, dtype=torch.int32)
+    ordered = keys.numpy()
+    ordered.sort(axis=1)
+    order = keys.long().bitwise_and_((1 << bits) - 1)
+    close = np.flatnonzero((ordered[:, 1:] ^ ordered[:, :-1]) < 1 << bits)  # neighbours in one bucket
+    repaired = len(close) <= _FEW * magnitudes.numel() and _repair(order.numpy(), magnitudes.numpy(), close)
+    return order if repaired else _order_of_long(magnitudes)
+
+
+def _repair(order: Positions, magnitudes: Magnitudes, close: Positions) -> bool:
+    """Swap the neighbours, at `close` of [rows, n − 1], that stand the wrong way round; False where many do."""
+    if not len(close):
+        return True
+    n = order.shape[1]
+    row = close // (n - 1)
+    first, start = close + row, row * n
+    flat, values = order.reshape(-1), magnitudes.reshape(-1)
     for _ in range(_REPAIRS):
-        row, column = (values[:, 1:] < values[:, :-1]).nonzero(as_tuple=True)
-        if not len(row):
-            return order
-        if len(row) > _FEW * magnitudes.numel():
-            break
-        first = row * n + column
-        first = first[torch.diff(first, prepend=first[:1] - 2) > 1]  # of overlapping pairs the first
-        _swap(values.view(-1), first)
-        _swap(order.view(-1), first)
-    return _order_of_long(magnitudes)
-
-
-def _swap(flat: Tensor, first: Tensor) -> None:
-    """Every element at `first` with its successor."""
-    before = flat[first]
-    flat[first] = flat[first + 1]
-    flat[first + 1] = before
+        wrong = values[start + flat[first]] > values[start + flat[first + 1]]
+        found = first[wrong]
+        if not len(found):
+            return True
+        found = found[np.diff(found, prepend=found[0] - 2) > 1]  # of overlapping pairs the first
+        flat[found], flat[found + 1] = flat[found + 1], flat[found]
+    return False
 
 
 def _order_of_long(magnitudes: Tensor) -> Tensor:
