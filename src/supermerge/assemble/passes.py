@@ -17,6 +17,7 @@ from supermerge.checkpoint import Match
 from supermerge.events import emit, phase
 from supermerge.methods import BLOCK, Bound, Context, Survey
 from supermerge.methods.factored import Factors
+from supermerge.methods.survey import PreviewedSurvey
 
 _BUDGET = 1 << 30
 """Bytes that whole tensors merged at the same time may hold together; a larger single tensor is merged alone."""
@@ -86,6 +87,8 @@ class Passes:
         kept = [*self.pieces(name, hashes, check=check)] if self._single(name) else None
         if survey is not None and not surveyed:
             again = first = True
+            if kept is None:
+                self._preview(survey, name)
             while again:
                 for piece in kept or self.pieces(name, None, check=first):
                     self._observe(survey, name, piece)
@@ -135,7 +138,14 @@ class Passes:
         limit = piece_elements(len(self.experts)) // self._row(name) * self._row(name)
         return not self._cut[id(self.bounds[name])] or self.match.base.tensors[name].numel <= limit
 
+    def _preview(self, survey: Survey, name: str) -> None:
+        if isinstance(survey, PreviewedSurvey):
+            for piece, weight in self.reader.samples(name):
+                survey.preview(self._context(name, piece.start), piece.rows[0], piece.rows[1:], weight)
+
     def _fill(self, survey: Survey, names: Sequence[str]) -> None:
+        for name in names:
+            self._preview(survey, name)
         again = first = True
         while again:
 

@@ -16,6 +16,7 @@ from supermerge.checkpoint.hashing import tensor_bytes
 from supermerge.methods import BLOCK
 
 _READ_ELEMENTS = 12 * BLOCK
+_SAMPLE, _SAMPLED_STRETCH = 4096, 8 * BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,16 @@ class Reader:
             for i in range(len(self._sources)):
                 self._fill(rows, i, self._read(i, name, start, stop, hashes), name, check)
             yield Piece(start, rows)
+
+    def samples(self, name: str) -> Iterator[tuple[Piece, float]]:
+        """A few elements of every stretch of the tensor, and how many each of them stands for."""
+        numel = self._match.base.tensors[name].numel
+        for start in range(0, numel, _SAMPLED_STRETCH):
+            count = min(_SAMPLE, numel - start)
+            rows = torch.empty(len(self._sources), count, dtype=arithmetic(self._match.base.tensors[name].dtype))
+            for i in range(len(self._sources)):
+                self._fill(rows, i, self._read(i, name, start, start + count, None), name, False)
+            yield Piece(start, rows), min(_SAMPLED_STRETCH, numel - start) / count
 
     def _memory(self, dtype: torch.dtype, elements: int) -> Tensor:
         """[k + 1, at least `elements`], the same memory every time."""

@@ -6,78 +6,118 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Keys = npt.NDArray[np.int32]
+Counts = npt.NDArray[np.int64]
 _LOW_BITS = 16
 _BINS = 1 << _LOW_BITS
 _MAGNITUDE = (1 << 31) - 1
 
 
 class Selection:
-    """The n-th largest number of a stream, or the n-th largest magnitude, in two passes.
+    """The n-th largest number of a stream, or the n-th largest magnitude, in two passes, or in one.
 
     n is `wanted(how many numbers there were)`. fp32 numbers are seen as integers in the same order; the first pass
     counts them by their upper 16 bits, the second, inside the bin that holds the one wanted, by the lower ones.
-    Counting commutes, so pieces may come in any order and from any thread. `value` is infinite for n = 0 and, where n
-    exceeds how many there were, 0 for magnitudes and minus infinity else.
+    A sample of the stream (`preview`) tells beforehand where the one wanted will be: one pass then counts the numbers
+    above and, one by one, those near, and starts over only if the guess was wrong. Counting commutes, so pieces may
+    come in any order and from any thread. `value` is infinite for n = 0 and, where n exceeds how many there were, 0 for
+    magnitudes and minus infinity else.
     """
 
     def __init__(self, wanted: Callable[[int], int], *, signed: bool = False) -> None:
         self.value = float("inf")
         self.done = False
         self._wanted, self._signed = wanted, signed
-        self._rank, self._bin = 0, -1
         self._offset = _BINS // 2 if signed else 0
-        self._counts = torch.zeros(_BINS // 2 + self._offset, dtype=torch.int64)
+        self._sampled = np.zeros(_BINS // 2 + self._offset)
+        # What is counted: all numbers by their bin, or those of `_span` keys from `_low` on, and how many are above.
+        self._low, self._span = -1, 0
+        self._counts = self._by_bin()
+        self._total = self._above = 0
         self._lock = threading.Lock()
 
-    @property
-    def _low(self) -> int:
-        """The smallest key of the bin that the second pass looks into."""
-        return (self._bin - self._offset) << _LOW_BITS
+    def preview(self, values: Tensor, weight: float) -> None:
+        """A sample of the stream, before the first pass; each number stands for `weight` of them."""
+        bins = (self._keys(values) >> _LOW_BITS) + self._offset
+        with self._lock:
+            self._sampled += weight * np.bincount(bins, minlength=len(self._sampled))
 
     def observe(self, values: Tensor) -> None:
         """Count a piece of the stream, of any shape."""
         if self.done:
             return
-        bits = values.to(torch.float32).contiguous().view(-1).view(torch.int32)
-        # The order of negative numbers is that of their bits, reversed.
-        keys = bits ^ ((bits >> 31) & _MAGNITUDE) if self._signed else bits & _MAGNITUDE
-        if self._bin < 0:
-            keys = keys.bitwise_right_shift_(_LOW_BITS)
-            counts = torch.bincount(keys.add_(self._offset) if self._offset else keys, minlength=len(self._counts))
+        with self._lock:
+            self._guess()
+        keys = self._keys(values)
+        if not self._span:
+            counts = np.bincount((keys >> _LOW_BITS) + self._offset, minlength=len(self._counts))
             with self._lock:
-                self._counts += counts.cpu()
-        else:
-            # Unsigned numbers wrap around, so one comparison finds the bin; numpy picks few of many much faster.
-            above = keys.cpu().numpy().view(np.uint32) - np.uint32(self._low & 0xFFFFFFFF)
-            inside = torch.from_numpy(above[above < _BINS].astype(np.int64))
-            with self._lock:
-                self._counts.index_add_(0, inside, torch.ones_like(inside))
+                self._counts += counts
+                self._total += len(keys)
+            return
+        above = int(np.count_nonzero(keys >= self._low + self._span)) if self._low + self._span <= _MAGNITUDE else 0
+        # Unsigned numbers wrap around, so one comparison finds those near.
+        places = keys.view(np.uint32) - np.uint32(self._low & 0xFFFFFFFF)
+        inside, times = np.unique(places[places < self._span], return_counts=True)
+        with self._lock:
+            self._counts[inside] += times
+            self._total += len(keys)
+            self._above += above
 
     def finish_pass(self) -> bool:
         """End a pass; True asks for another one over the same stream."""
         if self.done:
             return False
-        from_above = self._counts.flip(0).cumsum(0)
-        if self._bin < 0:
-            total = int(from_above[-1])
-            self._rank = self._wanted(total)
-            if self._rank <= 0 or self._rank > total:
-                missing = float("-inf") if self._signed else 0.0
-                self.value, self.done = float("inf") if self._rank <= 0 else missing, True
-                return False
-        place = int(torch.searchsorted(from_above, self._rank))
-        found = len(self._counts) - 1 - place
-        if self._bin < 0:
-            self._rank -= int(from_above[place - 1]) if place else 0
-            self._bin, self._counts = found, torch.zeros(_BINS, dtype=torch.int64)
+        rank = self._wanted(self._total)
+        if rank <= 0 or rank > self._total:
+            missing = float("-inf") if self._signed else 0.0
+            self.value, self.done = float("inf") if rank <= 0 else missing, True
+            return False
+        from_above = self._above + np.cumsum(self._counts[::-1])
+        if self._span and not self._above < rank <= from_above[-1]:
+            self._count(-1, 0)  # not where the sample had it
             return True
-        key = torch.tensor(self._low | found, dtype=torch.int32)
-        bits = key ^ ((key >> 31) & _MAGNITUDE)
-        self.value, self.done = float(bits.view(torch.float32)), True
+        place = int(np.searchsorted(from_above, rank))
+        found = len(self._counts) - 1 - place
+        if not self._span:
+            self._count((found - self._offset) << _LOW_BITS, _BINS)
+            return True
+        key = np.int32(self._low + found)
+        self.value, self.done = float((key ^ ((key >> 31) & np.int32(_MAGNITUDE))).view(np.float32)), True
         return False
+
+    def _keys(self, values: Tensor) -> Keys:
+        """The numbers as integers in the same order, [n]."""
+        bits = values.to(torch.float32).contiguous().view(-1).view(torch.int32)
+        # The order of negative numbers is that of their bits, reversed.
+        keys = bits ^ ((bits >> 31) & _MAGNITUDE) if self._signed else bits & _MAGNITUDE
+        return keys.cpu().numpy()
+
+    def _guess(self) -> None:
+        """Where the sample says that the number wanted is: in one of three bins."""
+        if not self._sampled.any():
+            return
+        from_above = np.cumsum(self._sampled[::-1])
+        total = round(float(from_above[-1]))
+        rank = self._wanted(total)
+        if 0 < rank <= total:
+            found = len(self._sampled) - 1 - min(int(np.searchsorted(from_above, rank)), len(self._sampled) - 1)
+            first, last = max(found - 1, 0), min(found + 1, len(self._sampled) - 1)
+            self._count((first - self._offset) << _LOW_BITS, (last - first + 1) << _LOW_BITS)
+        self._sampled[:] = 0
+
+    def _count(self, low: int, span: int) -> None:
+        """Start over, counting the keys from `low` on, or, where `span` is 0, all by their bin."""
+        self._low, self._span = low, span
+        self._counts = np.zeros(span, np.int64) if span else self._by_bin()
+        self._total = self._above = 0
+
+    def _by_bin(self) -> Counts:
+        return np.zeros(len(self._sampled), np.int64)
 
 
 def nth_largest(values: Tensor, wanted: int, *, signed: bool = False) -> float:

@@ -39,6 +39,14 @@ class MeasuredSurvey(Survey):
         self.statistics: Callable[[Context, Tensor], Statistics] = lambda context, base: Statistics()
 
 
+class PreviewedSurvey(Survey):
+    """A survey that needs fewer passes after a look at a sample."""
+
+    @abstractmethod
+    def preview(self, context: Context, base: Tensor, taus: Tensor, weight: float) -> None:
+        """Before the first pass: a few elements of one tensor, like a piece, each of which stands for `weight`."""
+
+
 class Totals:
     """Sums, by key, of numbers that come in any order and from any thread: rounded once, so order does not matter."""
 
@@ -61,7 +69,7 @@ class Totals:
         return math.fsum(self._terms.get(key, ()))
 
 
-class MagnitudeSurvey(Survey):
+class MagnitudeSurvey(PreviewedSurvey):
     """Per expert, the magnitude that `wanted[i](number of elements)` elements of its task vector reach."""
 
     def __init__(self, wanted: Sequence[Callable[[int], int]]) -> None:
@@ -77,13 +85,18 @@ class MagnitudeSurvey(Survey):
         """Whether all thresholds are known."""
         return all(selection.done for selection in self._selections)
 
+    def preview(self, context: Context, base: Tensor, taus: Tensor, weight: float) -> None:
+        """See where the magnitudes lie."""
+        for selection, tau in zip(self._selections, taus, strict=True):
+            selection.preview(tau, weight)
+
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Count the magnitudes of one piece."""
         for selection, tau in zip(self._selections, taus, strict=True):
             selection.observe(tau)
 
     def finish_pass(self) -> bool:
-        """Two passes in all, fewer where the answer is known."""
+        """One pass after a preview that was right, else up to three."""
         for selection in self._selections:
             selection.finish_pass()
         return not self.done

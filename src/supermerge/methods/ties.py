@@ -41,7 +41,7 @@ class TiesSurvey(MagnitudeSurvey):
         return 1 if zero_sign == "positive" or self.votes > 0 else -1
 
     def finish_pass(self) -> bool:
-        """Two passes for the thresholds, one for the vote."""
+        """Passes for the thresholds, usually one, then one for the vote."""
         if self._voting:
             return False
         self._voting = not super().finish_pass() and self._vote
@@ -83,8 +83,8 @@ def _process(
     paper="https://arxiv.org/abs/2306.01708",
     survey=_survey,
     process=_process,
-    cost="Three readings of every file, a fourth with `zero_sign: majority`; memory of a few blocks. With `trim: "
-    "tensor` only large tensors are read again.",
+    cost="Two readings of every file, four where a sample misleads, one more with `zero_sign: majority`; memory of a "
+    "few blocks. With `trim: tensor` only large tensors are read again.",
     use="Several experts of different tasks without any data: usually better than task arithmetic, and robust to its "
     "scale.",
     avoid="Experts with dense, small changes, where most of what is trimmed matters: raise `density`, or use a "

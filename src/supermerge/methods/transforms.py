@@ -95,20 +95,20 @@ def agreeing(taus: Taus, sign: Tensor) -> list[Tensor]:
 
 def agree_sum(taus: Taus, sign: Tensor) -> Tensor:
     """The sum of the elements that have the elected sign."""
-    total = torch.zeros_like(sign)
+    total, scratch = torch.zeros_like(sign), torch.empty_like(sign)
     for tau in taus:
-        total += torch.relu(tau * sign)
-    return total * sign
+        total += torch.mul(tau, sign, out=scratch).relu_()
+    return total.mul_(sign)
 
 
 def agree_mean(taus: Taus, sign: Tensor, weights: Sequence[float]) -> Tensor:
     """The mean, by `weights`, of the elements that have the elected sign; `taus` are weighted already; 0 where none."""
-    total, weight = torch.zeros_like(sign), torch.zeros_like(sign)
+    total, weight, scratch = torch.zeros_like(sign), torch.zeros_like(sign), torch.empty_like(sign)
     for tau, w in zip(taus, weights, strict=True):
-        agrees = torch.relu(tau * sign)
+        agrees = torch.mul(tau, sign, out=scratch).relu_()
         total += agrees
-        weight += torch.sign(agrees) if w == 1 else torch.sign(agrees) * w
-    return total * sign / _nonzero(weight, weights)
+        weight += agrees.sign_() if w == 1 else agrees.sign_().mul_(w)
+    return total.mul_(sign).div_(_nonzero(weight, weights))
 
 
 def _nonzero(weight: Tensor, weights: Sequence[float]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from supermerge.methods import Bound, Context, Survey
+from supermerge.methods.survey import PreviewedSurvey
 
 # Small enough for methods that iterate; of two sizes, because the difference leaves out what does not grow.
 _SIDES = (32, 64)
@@ -83,6 +84,8 @@ def _small(k: int, side: int) -> tuple[Tensor, Tensor, Context]:
 def _surveyed(bound: Bound, base: Tensor, taus: Tensor, context: Context) -> tuple[Survey | None, int]:
     """The method's survey of one tensor, if it needs one, and how many passes it took."""
     survey, passes = bound.survey(len(taus)), 0
+    if isinstance(survey, PreviewedSurvey):
+        survey.preview(context, base, taus, 1.0)
     while survey is not None:
         passes += 1
         survey.observe(context, base, taus)

@@ -47,6 +47,38 @@ def test_pieces_in_any_order_give_the_same(seed, cut):
     assert selection.value == nth_largest(values, 30)
 
 
+@given(
+    seed=st.integers(0, 1000),
+    signed=st.booleans(),
+    share=st.floats(0, 1),
+    sampled=st.sampled_from(["every tenth", "other numbers", "one", "zeros"]),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_preview_changes_nothing_but_the_number_of_passes(seed, signed, share, sampled):
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(seed))
+    sample = {"every tenth": values[::10], "other numbers": values * 100, "one": values[:1], "zeros": values * 0}[
+        sampled
+    ]
+    selection, passes = Selection(lambda total: int(share * total), signed=signed), 0
+    selection.preview(sample, 1000 / len(sample))
+    again = True
+    while again:
+        selection.observe(values[:300])
+        selection.observe(values[300:])
+        again, passes = selection.finish_pass(), passes + 1
+    assert selection.value == nth_largest(values, int(share * 1000), signed=signed)
+    assert passes <= 3
+
+
+def test_a_good_preview_saves_a_pass():
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    selection = Selection(lambda total: int(0.2 * total))
+    selection.preview(values[::16], 16)
+    selection.observe(values)
+    assert not selection.finish_pass()
+    assert selection.value == values.abs().sort(descending=True).values[19_999].item()
+
+
 def test_nothing_and_everything():
     values = torch.tensor([3.0, 1.0, 2.0])
     assert nth_largest(values, 0) == float("inf")
