@@ -14,6 +14,7 @@ from supermerge.methods import KINDS
 from supermerge.methods.measured import own_shape
 from supermerge.plan.rehearsal import bytes_per_element
 from supermerge.report.vega import is_kept
+from supermerge.statistics.budget import MATRICES_BYTES
 
 # What the libraries of a phase take once loaded, measured on Linux with the versions in constraints/cpu.txt.
 _MODEL_CLASS_BYTES = 150_000_000
@@ -46,14 +47,18 @@ def stored_statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
 def statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
     """Held while measuring, beside the model and its activations: one kind at a time, and gradients where it has some.
 
-    A copy of the whole is held while it is written.
+    Matrices are measured as many at a time as fit into the budget.
     """
-    elementwise = 2 * sum(4 * match.base.tensors[name].numel for name in match.merged)
-    by_gradient = {"elements", "tensor"}
-    each = [
-        elementwise if KINDS[kind].side in by_gradient else stored_statistics_bytes(match, [kind]) for kind in kinds
-    ]
-    return max(each, default=0)
+    tensors = [match.base.tensors[name] for name in match.merged]
+    most = 0
+    for kind in kinds:
+        if KINDS[kind].side in ("elements", "tensor"):
+            most = max(most, 2 * 4 * sum(info.numel for info in tensors))
+        elif KINDS[kind].side in ("inputs", "outputs"):
+            shapes = [own_shape(kind, info.shape) for info in tensors]
+            sizes = [4 * math.prod(shape) for shape in shapes if shape is not None]
+            most = max(most, min(sum(sizes), MATRICES_BYTES), max(sizes, default=0))
+    return most
 
 
 def report_bytes(*, pictures: bool) -> int:

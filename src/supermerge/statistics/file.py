@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -79,14 +79,32 @@ def file_name(kind: str, data: str) -> str:
 def save(path: Path, about: About, tensors: Mapping[str, Tensor]) -> None:
     """Write the file; a file that exists is whole. Raises ResourceError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
-    save_tensors(path, plain, about.metadata())
+    save_tensors(path, _Plain(tensors), about.metadata())
 
 
-def root_mean_square(tensors: Sequence[Tensor]) -> float:
+class _Plain(Mapping[str, Tensor]):
+    """The same as they are stored: fp32, on the CPU, one at a time."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name].detach().float().cpu().contiguous()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def root_mean_square(tensors: Mapping[str, Tensor]) -> float:
     """Over all elements together."""
-    count = sum(tensor.numel() for tensor in tensors)
-    return math.sqrt(sum(float(t.square().sum(dtype=torch.float64)) for t in tensors) / count) if count else 0.0
+    total, count = 0.0, 0
+    for tensor in tensors.values():
+        total += float(tensor.square().sum(dtype=torch.float64))
+        count += tensor.numel()
+    return math.sqrt(total / count) if count else 0.0
 
 
 def only_file(kind: str, expert: str, checkpoint: Checkpoint) -> Path:

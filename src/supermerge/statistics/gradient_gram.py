@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 
 def gradient_grams(
-    bench: Workbench, kind: str, examples: Mapping[str, Sequence[Example]], seed: int
+    bench: Workbench,
+    kind: str,
+    examples: Mapping[str, Sequence[Example]],
+    seed: int,
+    only: frozenset[str] | None = None,
 ) -> dict[str, Tensor]:
     """B = (1/n) Σ g gᵀ [outputs, outputs] by weight of `bench.model`, with g = ∂ log p(y|x) / ∂ output.
 
     The sum goes over the n tokens (patches, places) of all examples, one example at a time. Layers that no gradient
-    reaches have none.
+    reaches have none. Of all linear layers, or those whose weights are in `only`.
     """
     totals: dict[str, Tensor] = {}
     tokens: Counter[str] = Counter()
@@ -35,7 +39,7 @@ def gradient_grams(
 
     for task, part in examples.items():
         with ExitStack() as hooks:
-            for name, module in shared_linears(bench, task):
+            for name, module in shared_linears(bench, task, only):
                 hooks.callback(module.register_forward_hook(observer(name)).remove)
             for term, _, _ in said(bench, kind, {task: part}, seed):
                 gradients = torch.autograd.grad(term, [output for _, output in outputs], allow_unused=True)

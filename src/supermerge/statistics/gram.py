@@ -42,9 +42,12 @@ class Grams:
 
 
 def input_grams(
-    bench: Workbench, examples: Mapping[str, Sequence[Example]]
+    bench: Workbench, examples: Mapping[str, Sequence[Example]], only: frozenset[str] | None = None
 ) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """G by weight of `bench.model`, over all tokens (patches, places), and the weights stored as [inputs, outputs]."""
+    """G by weight of `bench.model`, over all tokens (patches, places), and the weights stored as [inputs, outputs].
+
+    Of all linear layers, or those whose weights are in `only`.
+    """
     grams = Grams()
-    watch(bench, examples, shared_linears, grams.see)
+    watch(bench, examples, lambda bench, task: shared_linears(bench, task, only), grams.see)
     return grams.means, frozenset(grams.inputs_first)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from supermerge.tasks.workbench import Workbench
 
 
-def shared_linears(bench: Workbench, task: str) -> Iterator[tuple[str, nn.Module]]:
-    """(name of the weight in `bench.model`, module in the task's model).
+def shared_linears(bench: Workbench, task: str, only: frozenset[str] | None = None) -> Iterator[tuple[str, nn.Module]]:
+    """(name of the weight in `bench.model`, module in the task's model): all, or those in `only`.
 
     Heads are not the shared model's. A weight that is also a table of embeddings is none of a linear layer.
     """
@@ -22,7 +22,9 @@ def shared_linears(bench: Workbench, task: str) -> Iterator[tuple[str, nn.Module
     tables = {id(each.weight) for each in module.modules() if isinstance(each, nn.Embedding)}
     for each in module.modules():
         if isinstance(each, nn.Linear | Conv1D) and id(each.weight) in names and id(each.weight) not in tables:
-            yield names[id(each.weight)], each
+            name = names[id(each.weight)]
+            if only is None or name in only:
+                yield name, each
 
 
 def inputs_first(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,46 +60,45 @@ class Setup:
             if path.exists():
                 checked(path, kind, source, data)
                 return path
-        with phase("statistics", expert=expert or "base", statistic=kind):
-            tensors, turned = self._measured(kind, self.bench, source, rows)
         examples = sum(len(part) for part in rows.values())
-        size = root_mean_square(list(tensors.values()))
-        about = About(
-            kind=kind,
-            model=model,
-            data=data,
-            examples=examples,
-            size=size,
-            inputs_first=turned,
-            names=tuple(names),
-        )
-        save(places[0], about, tensors)
+        with phase("statistics", expert=expert or "base", statistic=kind), ExitStack() as files:
+            tensors, turned = self._measured(kind, self.bench, source, rows, places[0].parent, files)
+            about = About(
+                kind=kind,
+                model=model,
+                data=data,
+                examples=examples,
+                size=root_mean_square(tensors),
+                inputs_first=turned,
+                names=tuple(names),
+            )
+            save(places[0], about, tensors)
         emit(
             "note", message=f"{kind} of {expert or 'the base'}, measured on {examples} examples, is kept in {places[0]}"
         )
         return places[0]
 
     def _measured(
-        self, kind: str, bench: Workbench, source: TensorSource, rows: Mapping[str, Sequence[Row]]
-    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """Tensors by file name, and the names of the weights that have their inputs first."""
+        self,
+        kind: str,
+        bench: Workbench,
+        source: TensorSource,
+        rows: Mapping[str, Sequence[Row]],
+        scratch: Path,
+        files: ExitStack,
+    ) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+        """Tensors by file name, while `files` is open, and the names of the weights that have their inputs first."""
         from supermerge.statistics.alignment import logits
-        from supermerge.statistics.filed import elementwise_by_file, layerwise_by_file
+        from supermerge.statistics.filed import elementwise_by_file
         from supermerge.statistics.fisher import diagonal_fisher, sensitivity
-        from supermerge.statistics.gradient_gram import gradient_grams
-        from supermerge.statistics.gram import input_grams
+        from supermerge.statistics.matrices import matrices
         from supermerge.statistics.norms import norm_moments
 
         bench.load(source)
         examples = encoded(bench, rows)
         match KINDS[kind].side:
-            case "inputs":
-                grams, turned = input_grams(bench, examples)
-                by_file = layerwise_by_file(bench.binding, grams)
-                stored = layerwise_by_file(bench.binding, {name: grams[name] for name in turned})
-                return by_file, tuple(stored)
-            case "outputs":
-                return layerwise_by_file(bench.binding, gradient_grams(bench, kind, examples, self.seed)), ()
+            case "inputs" | "outputs":
+                return matrices(bench, kind, examples, self.seed, scratch, files)
             case "scales":
                 return elementwise_by_file(bench.binding, norm_moments(bench, examples), self.base), ()
             case "elements":

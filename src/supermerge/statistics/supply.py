@@ -13,7 +13,6 @@ from supermerge.methods import KINDS, Bound
 from supermerge.methods.sens_merging import layer_shares
 from supermerge.statistics.alignment import distances
 from supermerge.statistics.file import About
-from supermerge.statistics.growing import growing_grams
 from supermerge.statistics.measure import Setup
 from supermerge.statistics.stored import Part, Stored
 
@@ -30,7 +29,11 @@ def supplied(bounds: Sequence[Bound], setup: Setup, files: ExitStack) -> list[Bo
         if not bound.kinds or bound.measured is not None:
             complete.append(bound)
             continue
-        own = {kind: growing_grams(kind, bound, setup, files) for kind in bound.kinds if KINDS[kind].of_merge}
+        own: dict[str, list[Part]] = {}
+        for kind in (each for each in bound.kinds if KINDS[each].of_merge):
+            from supermerge.statistics.growing import growing_grams
+
+            own[kind] = growing_grams(kind, bound, setup, files)
         complete.append(bound.with_statistics(Stored({**found, **own})))
     return complete
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from supermerge.statistics.fisher import diagonal_fisher, sensitivity
 from supermerge.statistics.gradient_gram import gradient_grams
 from supermerge.statistics.gram import input_grams
 from supermerge.statistics.likelihood import terms
+from supermerge.statistics.matrices import matrices
 from supermerge.statistics.norms import norm_moments
 from supermerge.tasks.encode import Example
 from supermerge.tasks.workbench import Workbench
@@ -185,3 +188,18 @@ def test_distances_between_the_answers_of_experts(ready: Prepared) -> None:
     }
     assert found == pytest.approx(expected, rel=1e-5)
     assert min(found.values()) > 0
+
+
+@pytest.mark.parametrize("kind", ["gram", "gradient_gram_empirical"])
+def test_matrices_that_do_not_fit_together_are_measured_in_turns_and_are_the_same_bits(
+    kind: str, bench: Workbench, examples: list[Example], tmp_path: Path
+) -> None:
+    with ExitStack() as files:
+        together, _ = matrices(bench, kind, {TASK: examples}, 0, tmp_path, files)
+        assert not list(tmp_path.iterdir())
+        # Two of the 32 × 32 matrices at a time, and each of the 64 × 64 ones alone.
+        in_turns, _ = matrices(bench, kind, {TASK: examples}, 0, tmp_path, files, budget=2 * 4 * 32**2)
+        assert len(list(tmp_path.glob("parts-*/*.safetensors"))) > 4
+        assert set(in_turns) == set(together)
+        assert all(torch.equal(in_turns[name], together[name]) for name in together)
+    assert not list(tmp_path.iterdir())
