@@ -55,7 +55,7 @@ def make(cell: Cell) -> None:
             "examples": {task: len(one.right) for task, one in found.items()},
             "accuracy": {task: round(one.accuracy, 5) for task, one in found.items()},
             "loss": {task: round(one.loss, 5) for task, one in found.items()},
-            "right": {task: _hex(one.right) for task, one in found.items()},
+            "right": {task: hexadecimal(one.right) for task, one in found.items()},
         }
     )
 
@@ -96,7 +96,7 @@ def _judged(suite: Suite, cell: Cell, ready: Prepared) -> Mapping[str, Any]:
     return {str(draw): validation(bench, read_task_rows(recipe(suite, cell.budget, draw).tasks)) for draw in DRAWS}
 
 
-def _hex(right: list[bool]) -> str:
+def hexadecimal(right: list[bool]) -> str:
     """Bits, the first example first, as hexadecimal digits."""
     bits = "".join("01"[hit] for hit in right)
     return f"{int(bits[::-1], 2):0{-(-len(right) // 4)}x}"

@@ -135,10 +135,10 @@ def difference(one: Line, other: Line | None = None) -> tuple[float, float]:
 def _right(line: Line, draw: int) -> dict[str, list[float]]:
     """1 or 0 per test example, by task. A model that no labels play a part in is the same in every draw."""
     cell = line.cells[draw if len(line.cells) > 1 else 0]
-    return {task: _bits(digits, cell["examples"][task]) for task, digits in cell["right"].items()}
+    return {task: bits(digits, cell["examples"][task]) for task, digits in cell["right"].items()}
 
 
-def _bits(digits: str, number: int) -> list[float]:
+def bits(digits: str, number: int) -> list[float]:
     """The inverse of how cells keep them."""
-    bits = int(digits, 16)
-    return [float(bits >> place & 1) for place in range(number)]
+    whole = int(digits, 16)
+    return [float(whole >> place & 1) for place in range(number)]
