@@ -29,7 +29,7 @@ def make(cell: Cell) -> None:
     torch.set_num_threads(1)
     suite, row = SUITES[cell.suite], BY_NAME[cell.row]
     draw = cell.draw or 0
-    with prepared(recipe(suite, cell.budget, draw, multitask=row.kind == "multitask")) as ready:
+    with prepared(recipe(suite, cell.budget, draw, row.unlabelled, multitask=row.kind == "multitask")) as ready:
         wall, cpu = time.perf_counter(), time.process_time()
         made = _made(ready, row)
         cost = {
@@ -93,7 +93,7 @@ def _answers(suite: Suite, ready: Prepared, row: Row, made: Made | None) -> tupl
 def _judged(suite: Suite, cell: Cell, ready: Prepared) -> Mapping[str, Any]:
     """(accuracy, loss) on the labels of every draw: none of them has been learned from."""
     bench = ready.require_bench("a suite")
-    return {str(draw): validation(bench, read_task_rows(recipe(suite, cell.budget, draw).tasks)) for draw in DRAWS}
+    return {str(draw): validation(bench, read_task_rows(recipe(suite, cell.budget, draw, 0).tasks)) for draw in DRAWS}
 
 
 def hexadecimal(right: list[bool]) -> str:

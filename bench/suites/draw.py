@@ -10,7 +10,6 @@ from suites.tasks import Suite
 from suites.train import MULTITASK, expert_directory, multitask_directory
 from supermerge.recipe import Recipe
 
-UNLABELLED = 256
 TEST = 500
 
 
@@ -21,7 +20,7 @@ def labelled(suite: Suite, task: str, budget: int, draw: int) -> list[dict[str, 
     return [pool[(draw * size + place) % len(pool)] for place in range(size)]
 
 
-def recipe(suite: Suite, budget: int, draw: int, *, multitask: bool = False) -> Recipe:
+def recipe(suite: Suite, budget: int, draw: int, unlabelled: int, *, multitask: bool = False) -> Recipe:
     """What `supermerge run` would be given. The files of the draw are written where they are missing.
 
     With `multitask` the one expert is the model that was trained on all tasks, under the heads that it was trained
@@ -43,7 +42,7 @@ def recipe(suite: Suite, budget: int, draw: int, *, multitask: bool = False) -> 
                     "validation": _written(
                         suite, task.name, f"b{budget}.d{draw}", labelled(suite, task.name, budget, draw)
                     ),
-                    "unlabelled": _first(suite, task.name, "unlabelled", UNLABELLED),
+                    "unlabelled": _first(suite, task.name, "unlabelled", unlabelled) if unlabelled else None,
                     "test": _first(suite, task.name, "test", TEST),
                     "metric": "accuracy",
                     **suite.settings,

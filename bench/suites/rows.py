@@ -14,27 +14,35 @@ from supermerge.run.prepared import Prepared
 Kind = Literal["base", "expert", "multitask", "static", "control"]
 
 
+UNLABELLED = 256
+"""Inputs per task, or as many as there are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One model of the table.
 
     `make` gives a merge; base, experts, multi-task model and controls are made by `cell.py` itself. `labels` says
-    whether the draw's labelled examples play a part, `unlabelled` whether unlabelled inputs do. A `candidate` is a
-    variant of supermerge that learns from unlabelled inputs alone, so that all labels are left to choose among them.
+    whether the draw's labelled examples play a part, `unlabelled` how many unlabelled inputs per task do. A `candidate`
+    is a variant of supermerge that learns from unlabelled inputs alone, so that all labels are left to choose by.
     """
 
     name: str
     kind: Kind = "static"
     make: Callable[[Prepared], Made] | None = None
     labels: bool = True
-    unlabelled: bool = False
+    unlabelled: int = 0
     candidate: bool = False
 
 
-def _distilled(name: str, **settings: object) -> Row:
+def _distilled(name: str, unlabelled: int = UNLABELLED, **settings: object) -> Row:
     params = {"loss": "distill", "patience": None, **settings}
     return Row(
-        name, make=partial(learned, name="supermerge", params=params), labels=False, unlabelled=True, candidate=True
+        name,
+        make=partial(learned, name="supermerge", params=params),
+        labels=False,
+        unlabelled=unlabelled,
+        candidate=True,
     )
 
 
@@ -56,6 +64,15 @@ ROWS = (
     Row("linear", make=partial(tuned, name="linear", candidates=[{}]), labels=False),
     _line("task_arithmetic", 0.03, 0.06, 0.1, 0.15, 0.2, 0.3),
     _distilled("supermerge_distill_row", granularity="row", init=0.15, lr=0.02, steps=100, schedule="cosine"),
+    _distilled(
+        "supermerge_distill_row_512",
+        unlabelled=512,
+        granularity="row",
+        init=0.05,
+        lr=0.02,
+        steps=200,
+        schedule="cosine",
+    ),
     _line("tsv_m", 0.2, 0.35, 0.5, 0.7, 1.0, 1.4),
     _line("iso_c", 0.3, 0.5, 0.7, 1.0, 1.4, 2.0),
     _line("cart", 0.3, 0.6, 1.0, 1.5, 2.0, 2.5, origin="linear"),
@@ -64,14 +81,14 @@ ROWS = (
     _distilled("supermerge_distill_tensor", granularity="tensor", init=0.15, lr=0.03, steps=100, schedule="cosine"),
     _line("consensus", 0.03, 0.06, 0.1, 0.15, 0.2, 0.3),
     _line("dare_ties", 0.2, 0.3, 0.5, 0.7, 1.0, 1.4),
-    Row("regmean", make=_grid("regmean", "keep", (0.1, 0.5, 0.7, 0.9, 0.95, 1.0)), unlabelled=True),
-    Row("fisher", make=_grid("fisher", "floor", (10.0, 1.0, 0.1, 1e-2, 1e-6)), unlabelled=True),
+    Row("regmean", make=_grid("regmean", "keep", (0.1, 0.5, 0.7, 0.9, 0.95, 1.0)), unlabelled=UNLABELLED),
+    Row("fisher", make=_grid("fisher", "floor", (10.0, 1.0, 0.1, 1e-2, 1e-6)), unlabelled=UNLABELLED),
     Row(
         "adamerging",
         # The authors' 0.001 would take 500 steps.
         make=partial(learned, name="adamerging", params={"lr": 0.01, "steps": 60}),
         labels=False,
-        unlabelled=True,
+        unlabelled=UNLABELLED,
     ),
     Row(
         "supermerge_labels_distill_row",
@@ -88,13 +105,13 @@ ROWS = (
                 "patience": None,
             },
         ),
-        unlabelled=True,
+        unlabelled=UNLABELLED,
     ),
     Row("multitask", "multitask", labels=False),
     Row("probe_base", "control"),
     Row("few_shot_base", "control"),
     Row("few_shot_merged", "control"),
     # Conjugate gradients in fp64 are slow: two numbers of iterations are tried.
-    Row("mats", make=_grid("mats", "iterations", (3, 10)), unlabelled=True),
+    Row("mats", make=_grid("mats", "iterations", (3, 10)), unlabelled=UNLABELLED),
 )
 BY_NAME = {row.name: row for row in ROWS}
