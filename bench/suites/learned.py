@@ -6,7 +6,7 @@ from suites.static import Made, Values
 from supermerge.methods import get
 from supermerge.methods.settings import LearnSettings
 from supermerge.run.candidates import merged_in_memory
-from supermerge.run.learned import learn_merge
+from supermerge.run.learned import basis_of, learn_merge
 from supermerge.run.prepared import Prepared
 
 
@@ -17,6 +17,7 @@ def learned(ready: Prepared, name: str, params: Values) -> Made:
     spec = method.learned
     own = {"link": spec.link, "loss": spec.loss, "init": spec.init, "granularity": spec.granularity, **spec.defaults}
     settings = LearnSettings.model_validate({**own, **params})
-    found = learn_merge(ready.session(None), method, settings, None)
-    merged = merged_in_memory(found.merge, ready.match, ready.recipe.seed)
+    with basis_of(ready, settings) as basis:
+        found = learn_merge(ready.session(None), method, settings, basis, None)
+        merged = merged_in_memory(found.merge, ready.match, ready.recipe.seed)
     return Made(merged, {**settings.model_dump(), "best_step": found.learned.best_step})
