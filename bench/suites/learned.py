@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from suites.static import Made, Values
+from collections.abc import Sequence
+
+from suites.static import Made, Values, best
 from supermerge.methods import get
 from supermerge.methods.settings import LearnSettings
 from supermerge.run.candidates import merged_in_memory
 from supermerge.run.learned import basis_of, learn_merge
 from supermerge.run.prepared import Prepared
+
+
+def learned_best(ready: Prepared, name: str, candidates: Sequence[Values]) -> Made:
+    """The merge that scores best on the labelled examples; for methods that learn without them."""
+    return best(ready, candidates, lambda params: learned(ready, name, params).merged)
 
 
 def learned(ready: Prepared, name: str, params: Values) -> Made:

@@ -39,14 +39,17 @@ def best(ready: Prepared, candidates: Sequence[Values], make: Callable[[Values],
     """The candidate with the best validation accuracy; of equals the one with the lower loss, then the first."""
     if len(candidates) == 1:
         return Made(make(candidates[0]), candidates[0])
-    bench, trials = ready.require_bench("tuning"), []
+    bench = ready.require_bench("tuning")
+    found: Made | None = None
     for params in candidates:
-        bench.load(make(params))
+        merged = make(params)
+        bench.load(merged)
         accuracy, loss = validation(bench, ready.rows)
         emit("note", message=f"{dict(params)}: validation accuracy {accuracy:.4f}, loss {loss:.4f}")
-        trials.append((accuracy, -loss, params))
-    accuracy, loss, chosen = max(trials, key=lambda trial: trial[:2])
-    return Made(make(chosen), chosen, (accuracy, -loss))
+        if found is None or found.validation is None or (accuracy, -loss) > (found.validation[0], -found.validation[1]):
+            found = Made(merged, params, (accuracy, loss))
+    assert found is not None
+    return found
 
 
 def tuned(ready: Prepared, name: str, candidates: Sequence[Values]) -> Made:
