@@ -15,7 +15,7 @@ import json
 import sys
 
 from suites.cell import make
-from suites.cells import Cell
+from suites.cells import DRAWS, Cell
 from suites.document import write
 from suites.prepare import prepare
 from suites.run import run
@@ -36,6 +36,7 @@ def main() -> int:
     running = steps.add_parser("run")
     running.add_argument("only", nargs="*", help="rows; by default all of them")
     running.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    running.add_argument("--draws", nargs="+", type=int, default=list(DRAWS), help="draws of labelled examples")
     single = steps.add_parser("cell", help="one cell, anew")
     single.add_argument("row")
     single.add_argument("--draw", type=int)
@@ -50,7 +51,7 @@ def main() -> int:
     elif arguments.step == "train":
         train(suite, arguments.only)
     elif arguments.step == "run":
-        return 1 if run(suite, arguments.budget, arguments.only, arguments.jobs) else 0
+        return 1 if run(suite, arguments.budget, arguments.only, arguments.draws, arguments.jobs) else 0
     elif arguments.step == "table":
         found = lines(suite.name, arguments.budget)
         if arguments.json:

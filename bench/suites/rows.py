@@ -99,7 +99,7 @@ ROWS = (
         make=partial(
             learned_best,
             name="adamerging",
-            candidates=[{"lr": 0.01, "steps": 60, "init": init} for init in (0.05, 0.15, 0.3)],
+            candidates=[{"lr": 0.01, "steps": 60, "init": init} for init in (0.05, 0.3)],
         ),
         unlabelled=UNLABELLED,
     ),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from suites.cells import DRAWS, Cell
+from suites.cells import Cell
 from suites.prepare import home
 from suites.rows import ROWS
 from suites.tasks import Suite
@@ -18,25 +18,26 @@ from suites.tasks import Suite
 SUITE = Path(__file__).parents[1] / "suite.py"
 
 
-def cells(suite: Suite, budget: int, only: Sequence[str]) -> Iterator[Cell]:
+def cells(suite: Suite, budget: int, only: Sequence[str], draws: Sequence[int]) -> Iterator[Cell]:
     """All cells: first the first draw of every row, then the second, then the third."""
-    for draw in DRAWS:
+    for draw in draws:
         for row in ROWS:
             if only and row.name not in only:
                 continue
-            if row.labels or draw == DRAWS[0]:
+            if row.labels or draw == draws[0]:
                 yield Cell(suite.name, row.name, budget, draw if row.labels else None)
 
 
-def run(suite: Suite, budget: int, only: Sequence[str], jobs: int) -> int:
+def run(suite: Suite, budget: int, only: Sequence[str], draws: Sequence[int], jobs: int) -> int:
     """Make what is missing, `jobs` cells at a time; how many failed. Several commands may run at once."""
     if jobs > 1:
         # Cells are claimed one by one, so runners share the work without speaking to each other.
-        command = [sys.executable, SUITE, suite.name, "run", "--budget", str(budget), "--jobs", "1", *only]
+        command = [sys.executable, SUITE, suite.name, "run", *only, "--budget", str(budget), "--jobs", "1"]
+        command += ["--draws", *map(str, draws)]
         runners = [subprocess.Popen(command) for _ in range(jobs)]
         return sum(runner.wait() for runner in runners)
     failed = 0
-    for cell in cells(suite, budget, only):
+    for cell in cells(suite, budget, only, draws):
         if not cell.file.exists():
             with _claimed(suite, cell) as ours:
                 if ours and not cell.file.exists():
