@@ -16,6 +16,7 @@ import sys
 
 from suites.cell import make
 from suites.cells import DRAWS, Cell
+from suites.chart import draw
 from suites.document import write
 from suites.prepare import prepare
 from suites.run import run
@@ -58,6 +59,7 @@ def main() -> int:
             print(json.dumps({"suite": suite.name, "rows": rows(found, arguments.budget)}, indent=1))
         else:
             write(suite.name, found, arguments.budget)
+            draw(suite.name, found)
     else:
         make(Cell(suite.name, arguments.row, arguments.budget, arguments.draw))
     return 0

@@ -23,13 +23,15 @@ def write(suite: str, found: Sequence[Line], budget: int) -> None:
         text = f"{text.rstrip()}\n\n{first}\n{last}\n"
     before, rest = text.split(first, 1)
     after = rest.split(last, 1)[1]
-    DOCUMENT.write_text(f"{before}{first}\n\n{block(found, budget)}\n{last}{after}", encoding="utf-8")
+    DOCUMENT.write_text(f"{before}{first}\n\n{block(suite, found, budget)}\n{last}{after}", encoding="utf-8")
 
 
-def block(found: Sequence[Line], budget: int) -> str:
-    """Both tables, and what was tested."""
+def block(suite: str, found: Sequence[Line], budget: int) -> str:
+    """Both tables, what was tested, and the chart."""
     experts = next(line for line in found if line.kind == "expert")
-    return "\n".join([*_summary(found, experts, budget), "", *_tasks(found), "", _verdict(found, experts), ""])
+    picture = f"![Accuracy against seconds of all methods](suite-{suite}.svg)"
+    parts = [*_summary(found, experts, budget), "", _verdict(found, experts), "", *_tasks(found), "", picture, ""]
+    return "\n".join(parts)
 
 
 def _summary(found: Sequence[Line], experts: Line, budget: int) -> list[str]:
