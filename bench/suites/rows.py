@@ -62,7 +62,7 @@ ROWS = (
     Row("base", "base", labels=False),
     Row("experts", "expert", labels=False),
     Row("linear", make=partial(tuned, name="linear", candidates=[{}]), labels=False),
-    _line("task_arithmetic", 0.015, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3),
+    _line("task_arithmetic", 0.015, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4),
     _distilled("supermerge_distill_row", granularity="row", init=0.15, lr=0.02, steps=100, schedule="cosine"),
     _distilled(
         "supermerge_distill_iso_c_512",
@@ -89,7 +89,7 @@ ROWS = (
     _labels("supermerge_labels"),
     _labels("supermerge_labels_iso_c", init="iso_c"),
     _distilled("supermerge_distill_tensor", granularity="tensor", init=0.15, lr=0.03, steps=100, schedule="cosine"),
-    _line("consensus", 0.03, 0.06, 0.1, 0.15, 0.2, 0.3),
+    _line("consensus", 0.03, 0.06, 0.1, 0.2, 0.3, 0.5),
     _line("dare_ties", 0.015, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0),
     Row("regmean", make=_grid("regmean", "keep", (0.1, 0.5, 0.7, 0.9, 0.95, 1.0)), unlabelled=UNLABELLED),
     Row("fisher", make=_grid("fisher", "floor", (10.0, 1.0, 0.1, 1e-2, 1e-6)), unlabelled=UNLABELLED),
