@@ -23,7 +23,7 @@ class ImagePupil:
         self.head = cast(nn.Linear, self.model.classifier)
         pixels = [self._processor(Image.open(row["image"]), return_tensors="pt")["pixel_values"] for row in rows]
         self._pixels = torch.cat(pixels)
-        self.lengths = [1] * len(rows)
+        self.lengths: Sequence[int] = [1] * len(rows)
         self.labels = torch.tensor([labels.index(row["label"]) for row in rows])
 
     def features(self, batch: Sequence[int]) -> Tensor:

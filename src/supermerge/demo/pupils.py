@@ -48,7 +48,7 @@ class TextPupil:
         self.head = cast(nn.Linear, self.model.classifier)
         texts = [example.text for example in examples]
         self._ids = self._tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-        self.lengths = [len(ids) for ids in self._ids]
+        self.lengths: Sequence[int] = [len(ids) for ids in self._ids]
         self.labels = torch.tensor([labels.index(example.label) for example in examples])
 
     def features(self, batch: Sequence[int]) -> Tensor:
