@@ -64,6 +64,7 @@ ROWS = (
     Row("linear", make=partial(tuned, name="linear", candidates=[{}]), labels=False),
     _line("task_arithmetic", 0.015, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4),
     _distilled("supermerge_distill_row", granularity="row", init=0.15, lr=0.02, steps=100, schedule="cosine"),
+    _distilled("supermerge_distill_iso_c", granularity="row", init="iso_c", lr=0.02, steps=100, schedule="cosine"),
     _distilled(
         "supermerge_distill_iso_c_512",
         unlabelled=512,
