@@ -229,7 +229,25 @@ def test_compare_scores_every_method_on_the_same_rows(tiny: Path) -> None:
     }
     assert all(score.n == 100 for model in models.values() for score in model.scores.values())
     assert 0 < models["method:task_arithmetic"].settings["scale"] <= 1.5
+    methods = [model for model in result.results.models if model.kind == "method"]
+    assert sum(model.rank or 0 for model in methods) == 1 + 2 + 3
+    assert all(model.validation is not None and (model.seconds or 0) > 0 for model in methods)
+    chosen = result.results.recommendation
+    assert chosen is not None
+    best = sorted((model.validation or 0 for model in methods), reverse=True)[:2]
+    pair = [models[chosen.model].validation, models[chosen.runner_up or ""].validation]
+    assert sorted(pair, reverse=True) == best
+    assert chosen.n == 200
+    assert chosen.reason in (result.directory / "report.html").read_text()
     assert not list(result.directory.glob("*.safetensors"))
+
+
+def test_a_comparison_without_validation_examples_recommends_nothing(tiny: Path) -> None:
+    without = [f"tasks.{task}.validation=null" for task in ("topic", "mood")]
+    recipe = Recipe.load(tiny / "recipe.yaml", ["method=linear", *without])
+    result = supermerge.compare(recipe, ["linear", "task_arithmetic"], output=tiny / "comparison")
+    assert result.results.recommendation is None
+    assert [model.validation for model in result.results.models] == [None] * 5
 
 
 def test_evaluate_gives_the_scores_of_the_run(merged: Path, tiny_original: Path) -> None:

@@ -27,7 +27,8 @@ def print_result(result: Result) -> None:
         sign, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("·", "yellow")}[judged.good]
         out.print(Text.assemble((f"{sign} {judged.headline}. ", style), " ".join(judged.sentences)))
     if results.recommendation is not None:
-        out.print(Text.assemble(("Ship ", "bold"), results.recommendation.model, f": {results.recommendation.reason}"))
+        chosen = next(model.label for model in results.models if model.id == results.recommendation.model)
+        out.print(Text.assemble(("Recommended: ", "bold"), (chosen, "bold cyan"), f". {results.recommendation.reason}"))
     for message in results.warnings:
         out.print(Text.assemble(("✗ ", "bold red"), (message, "bold red")))
     out.print()

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from supermerge.cli.console import console, plain_table
 from supermerge.report.numbers import score as number
+from supermerge.report.numbers import seconds
 from supermerge.report.results import Results
 from supermerge.report.summary import best_merged, score_rows
 
@@ -42,7 +43,9 @@ def print_results_table(results: Results) -> None:
         return
     best = {task: best_merged(results, task) for task in results.tasks}
     with_means = any(row.mean is not None for row in rows)
+    compared = any(row.rank is not None for row in rows)
     headings = [*results.tasks, *(["mean", "of experts"] if with_means else [])]
+    headings += ["rank", "time"] if compared else []
     table = plain_table("", *headings, numbers=tuple(headings))
     for row in rows:
         style = {"merged": "bold cyan", "expert": "dim"}.get(row.kind, "")
@@ -50,6 +53,9 @@ def print_results_table(results: Results) -> None:
         if with_means:
             cells.append("" if row.mean is None else number(row.mean))
             cells.append("" if row.normalised is None else f"{row.normalised:.1%}")
+        if compared:
+            cells.append("" if row.rank is None else f"{row.rank:.1f}")
+            cells.append("" if row.seconds is None else seconds(row.seconds))
         table.add_row(row.label, *cells, style=style)
     out = console()
     out.print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +50,8 @@ class Session:
     """Where states are kept between interruptions; None keeps none."""
     key: str = ""
     """Identifies recipe, checkpoints and data, so that no other run's state is resumed."""
+    after_search: Callable[[], object] | None = None
+    """Called while the workbench has the best of the search, which has not learned from what is held back."""
 
     def learn(self, settings: LearnSettings, basis: Basis) -> Learned:
         """Learn the coefficients: with held-back rows first the number of steps, then (`refit`) from all rows.
@@ -76,6 +78,8 @@ class Session:
             if not any(held_back.of(task, name) for task in self.rows for name in weights):
                 return run("learning", settings.steps, kept)
             found = run("searching", settings.steps, kept, held_back)
+            if self.after_search is not None:
+                self.after_search()
             if not settings.refit or found.best_step == 0:
                 return found
             refitted = run("refitting", found.best_step, everything)

@@ -55,7 +55,9 @@ class ModelResult(_Part):
     """One model that was scored: the base, an expert, the merged model, or another method's (from `compare`).
 
     `id` is "base", "expert:<name>", "merged" or "method:<name>". `mean` is over all tasks, `normalised` the mean of
-    score ÷ own expert's score, `worst` the lowest of these ratios; null where they mean nothing.
+    score ÷ own expert's score, `worst` the lowest of these ratios; null where they mean nothing. Of compared methods,
+    `rank` is the mean over the tasks of the place among them, and `validation` the mean score on the held-back
+    validation examples, which nothing was learned from.
     """
 
     id: str
@@ -65,6 +67,8 @@ class ModelResult(_Part):
     mean: float | None = None
     normalised: float | None = None
     worst: float | None = None
+    rank: float | None = None
+    validation: float | None = None
     seconds: Seconds | None = None
     peak_rss_bytes: Count | None = None
     settings: dict[str, JsonValue] = {}
@@ -140,10 +144,20 @@ class Cost(_Part):
 
 
 class Recommendation(_Part):
-    """The model to ship (its id) and why."""
+    """The model to ship (its id) and why.
+
+    Of compared methods: `difference` is its mean test score less that of `runner_up`, positive where it is better, with
+    its 95 % interval and two-sided p over `n` examples.
+    """
 
     model: str
     reason: str
+    runner_up: str | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    n: Count | None = None
 
 
 class Results(_Part):

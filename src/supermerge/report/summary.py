@@ -23,6 +23,7 @@ class Row:
     scores: dict[str, Score]
     mean: float | None
     normalised: float | None
+    rank: float | None = None
     seconds: float | None = None
     peak_rss_bytes: int | None = None
 
@@ -37,7 +38,10 @@ class Verdict:
 
 
 def title(results: Results, provenance: Provenance | None) -> str:
-    """What was merged, by which method."""
+    """What was merged, by which method, or how many methods were compared."""
+    kinds = Counter(model.kind for model in results.models)
+    if kinds["method"] and not kinds["merged"]:
+        return f"{kinds['method']} way{_s(kinds['method'])} to merge {kinds['expert']} expert{_s(kinds['expert'])}"
     method = (provenance.method_title if provenance else None) or results.method
     count = len(expert_names(results, provenance))
     return f"{count} expert{_s(count)} merged by {method}" if count else f"Merged by {method}"
@@ -145,6 +149,7 @@ def _row(model: ModelResult) -> Row:
         scores=model.scores,
         mean=model.mean,
         normalised=model.normalised,
+        rank=model.rank,
         seconds=model.seconds,
         peak_rss_bytes=model.peak_rss_bytes,
     )

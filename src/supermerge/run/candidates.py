@@ -14,6 +14,8 @@ from supermerge.methods import Bound
 from supermerge.run.rows import TaskRows
 
 if TYPE_CHECKING:
+    from supermerge.run.judging import Judge
+    from supermerge.tasks.score import Score
     from supermerge.tasks.workbench import Workbench
 
 
@@ -33,6 +35,7 @@ class Tuner:
     match: Match
     rows: Mapping[str, TaskRows]
     seed: int
+    judge: Judge | None = None
 
     def tuned(self, bound: Bound, params: Mapping[str, Any]) -> tuple[Bound, Checkpoint]:
         """The method with its best candidate, and its merge; where there is nothing to tune, or to tune on, as given.
@@ -42,10 +45,18 @@ class Tuner:
         judged = [task for task, rows in self.rows.items() if rows.labelled]
         found = bound.method.candidates
         if found is None or found[0] in params or not judged:
-            return bound, merged_in_memory(bound, self.match, self.seed)
+            merged = merged_in_memory(bound, self.match, self.seed)
+            if self.judge is not None:
+                self.bench.load(merged)
+                self.judge.now()
+            return bound, merged
         name = found[0]
         with phase("tuning", method=bound.method.name):
-            best = max(self._trials(bound, params, name, found[1], judged), key=lambda trial: trial[:2])[2]
+            trials = list(self._trials(bound, params, name, found[1], judged))
+        best = max(trials, key=lambda trial: trial.rank(everywhere=True)).bound
+        if self.judge is not None:
+            # What tuning without the rows held back would have given.
+            self.judge.scores = max(trials, key=lambda trial: trial.rank(everywhere=False)).held_back
         emit(
             "note",
             message=f"{bound.method.name}: {name} {best.values[name]:g} scores best on the validation examples",
@@ -54,8 +65,8 @@ class Tuner:
 
     def _trials(
         self, given: Bound, params: Mapping[str, Any], name: str, values: Sequence[float], judged: list[str]
-    ) -> Iterator[tuple[float, float, Bound]]:
-        """(mean validation score, −place, bound) per candidate: of equal scores, the milder wins."""
+    ) -> Iterator[_Trial]:
+        """Every candidate, the mildest first: of equal scores, that one wins."""
         from supermerge.tasks.evaluate import evaluate
 
         for done, value in enumerate(values):
@@ -63,6 +74,29 @@ class Tuner:
             with muted():
                 bound = replace(given.method.bind({**params, name: value}), measured=given.measured)
                 self.bench.load(merged_in_memory(bound, self.match, self.seed))
-                scores = [evaluate(self.bench, task, self.rows[task].labelled) for task in judged]
-            better = sum(score.value if score.higher_is_better else -score.value for score in scores) / len(scores)
-            yield better, -done, bound
+                labelled = (
+                    {task: self.rows[task].labelled for task in judged} if self.judge is None else self.judge.kept
+                )
+                scores = {task: evaluate(self.bench, task, rows) for task, rows in labelled.items()}
+                held_back = {} if self.judge is None else self.judge.now()
+            yield _Trial(done, bound, scores, held_back)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A candidate, its scores on the labelled rows, or, where it is judged, on those kept and those held back."""
+
+    place: int
+    bound: Bound
+    scores: Mapping[str, Score]
+    held_back: Mapping[str, Score]
+
+    def rank(self, *, everywhere: bool) -> tuple[float, int]:
+        """How good it is, by the mean over the tasks: of equal ones, the milder wins."""
+        total = 0.0
+        for task, score in self.scores.items():
+            parts = [score, self.held_back[task]] if everywhere and task in self.held_back else [score]
+            value = sum(part.value * part.n for part in parts) / sum(part.n for part in parts)
+            total += value if score.higher_is_better else -value
+        # Sums of equal scores may differ in their last bits.
+        return round(total / len(self.scores), 9), -self.place

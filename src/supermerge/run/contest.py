@@ -6,10 +6,12 @@ from typing import Any
 
 from supermerge.assemble import Choice
 from supermerge.checkpoint import Checkpoint
+from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
 from supermerge.methods import get
 from supermerge.report.results import ModelResult
 from supermerge.resolve import learn_settings
 from supermerge.run.candidates import Tuner, merged_in_memory
+from supermerge.run.judging import Judge
 from supermerge.run.learned import basis_of, learn_merge
 from supermerge.run.measuring import measured
 from supermerge.run.prepared import Prepared
@@ -17,23 +19,28 @@ from supermerge.run.scoring import Scoring
 from supermerge.run.stopwatch import Stopwatch
 
 
-def contend(ready: Prepared, scoring: Scoring, name: str) -> ModelResult:
-    """Merge with the method called `name` and score it on the test rows.
+def contend(ready: Prepared, scoring: Scoring, name: str, *, judged: bool = False) -> ModelResult:
+    """Merge with the method called `name` and score it on the test rows, and where it is to be `judged`, on validation
+    rows that it has not learned from.
 
     The recipe's own method has the recipe's parameters; another one has its defaults, and of its main parameter the
     value that scores best on the labelled validation rows. `seconds` counts learning and tuning.
     """
     watch = Stopwatch()
-    merged, settings = _made(ready, name)
+    judge = Judge.of(ready) if judged else None
+    merged, settings = _made(ready, name, judge)
     shown = {key: value for key, value in settings.items() if isinstance(value, int | float | str)}
-    return scoring.model(f"method:{name}", name, "method", merged, seconds=watch.seconds, settings=shown)
+    validation = judge.mean if judge else None
+    return scoring.model(
+        f"method:{name}", name, "method", merged, seconds=watch.seconds, validation=validation, settings=shown
+    )
 
 
-def _made(ready: Prepared, name: str) -> tuple[Checkpoint, dict[str, Any]]:
+def _made(ready: Prepared, name: str, judge: Judge | None) -> tuple[Checkpoint, dict[str, Any]]:
     recipe, method = ready.recipe, get(name)
     params = recipe.method.params if recipe.method.name == name else {}
     if method.learned is None:
-        tuner = Tuner(ready.require_bench("compare"), ready.match, ready.rows, recipe.seed)
+        tuner = Tuner(ready.require_bench("compare"), ready.match, ready.rows, recipe.seed, judge)
         with measured(ready, Choice(method.bind(params))) as choice:
             bound, merged = tuner.tuned(choice.default, params)
         return merged, dict(bound.values)
@@ -41,5 +48,11 @@ def _made(ready: Prepared, name: str) -> tuple[Checkpoint, dict[str, Any]]:
     settings = learn_settings(recipe.model_copy(update={"method": choice}))
     assert settings is not None
     with basis_of(ready, settings) as basis:
-        learned = learn_merge(ready.session(None), method, settings, basis, None)
-        return merged_in_memory(learned.merge, ready.match, recipe.seed), settings.model_dump()
+        learned = learn_merge(ready.session(None, judge.now if judge else None), method, settings, basis, None)
+        merged = merged_in_memory(learned.merge, ready.match, recipe.seed)
+        labelled = any(OBJECTIVES[each].labelled for each in weighted_objectives(settings.loss))
+        if judge is not None and not judge.scores and not labelled:
+            # It searched for nothing, and has seen no label: nothing had to be held back from it.
+            judge.bench.load(merged)
+            judge.now()
+        return merged, settings.model_dump()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,7 +52,7 @@ class Prepared:
         rows = {task: rows.learning for task, rows in self.rows.items()}
         return Setup(self.bench, self.opened.base, self.match.experts, self.opened.experts, rows, self.recipe.seed)
 
-    def session(self, directory: Path | None) -> Session:
+    def session(self, directory: Path | None, after_search: Callable[[], object] | None = None) -> Session:
         """What learns coefficients; interrupted states are kept in `directory`."""
         return Session(
             self.require_bench(f"method {self.recipe.method.name}"),
@@ -61,6 +61,7 @@ class Prepared:
             self.recipe.seed,
             directory,
             self._key() if directory else "",
+            after_search,
         )
 
     def _key(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from supermerge.checkpoint import TensorSource
@@ -25,6 +25,8 @@ class Scoring:
     bench: Workbench
     opened: Opened
     rows: Mapping[str, TaskRows]
+    of: dict[str, dict[str, TaskScore]] = field(default_factory=dict)
+    """What was scored so far, by the id of its row."""
     _of_experts: dict[str, TaskScore] = field(default_factory=dict)
 
     @property
@@ -69,13 +71,19 @@ class Scoring:
         source: TensorSource,
         *,
         seconds: float | None = None,
+        validation: float | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> ModelResult:
-        """One model on all tasks. `seconds` is what making it took."""
-        scores = self._score(label, source, self.tested)
+        """One model on all tasks. `seconds` is what making it took, `validation` its score on held-back examples."""
+        scores = self.of[id_] = self._score(label, source, self.tested)
         row = _row(id_, label, kind, scores, self._of_experts)
         return row.model_copy(
-            update={"seconds": seconds, "peak_rss_bytes": peak_bytes(), "settings": dict(settings or {})}
+            update={
+                "seconds": seconds,
+                "validation": validation,
+                "peak_rss_bytes": peak_bytes(),
+                "settings": dict(settings or {}),
+            }
         )
 
     def _score(self, label: str, source: TensorSource, tasks: list[str]) -> dict[str, TaskScore]:
@@ -102,7 +110,10 @@ def _row(
         id=id_,
         label=label,
         kind=kind,
-        scores={task: Score(**asdict(score)) for task, score in scores.items()},
+        scores={
+            task: Score(metric=found.metric, value=found.value, low=found.low, high=found.high, n=found.n)
+            for task, found in scores.items()
+        },
         mean=sum(values) / len(values) if values and comparable else None,
         normalised=sum(ratios) / len(ratios) if ratios and len(ratios) == len(scores) else None,
         worst=min(ratios) if ratios and len(ratios) == len(scores) else None,

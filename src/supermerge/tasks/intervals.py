@@ -26,18 +26,22 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return min(p, max(0.0, (centre - half) / (1 + _Z**2 / n))), max(p, min(1.0, (centre + half) / (1 + _Z**2 / n)))
 
 
-def bootstrap(value: float, n: int, statistic: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % quantiles of `statistic` over resamples of n examples with replacement (Efron 1979).
+def resampled(n: int, statistic: Callable[[Tensor], Tensor]) -> Tensor:
+    """[RESAMPLES]: `statistic` over resamples of n examples with replacement (Efron 1979).
 
     `statistic` takes drawn positions [resamples, n] and gives one value per resample. The draws are the same in every
-    run. The interval is widened to hold `value` where chance left it out.
+    run, so that those of two models on the same examples are pairs.
     """
     generator = torch.Generator().manual_seed(_SEED)
-    values = torch.cat(
+    return torch.cat(
         [
             statistic(torch.randint(n, (_CHUNK, n), generator=generator)).to(torch.float64)
             for _ in range(RESAMPLES // _CHUNK)
         ]
     )
+
+
+def bootstrap(value: float, values: Tensor) -> tuple[float, float]:
+    """The 2.5 % and 97.5 % quantiles of resampled `values`, widened to hold `value` where chance left it out."""
     low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return min(low, value), max(high, value)

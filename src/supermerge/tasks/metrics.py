@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from supermerge.errors import DataError, RecipeError, RefusedError
-from supermerge.tasks.intervals import bootstrap, wilson
+from supermerge.tasks.intervals import bootstrap, resampled, wilson
 from supermerge.tasks.score import Score, higher_is_better
 from supermerge.tasks.spec import METRIC_NAMES, closest
 
@@ -62,10 +62,14 @@ class _Paired(Metric):
         n = len(targets)
         self._require_examples(n)
         value = float(self._values(predicted[None], targets[None]))
-        return Score(self.name, value, *self._interval(value, predicted, targets), n)
+        values = self._resampled(predicted, targets)
+        return Score(self.name, value, *self._interval(value, predicted, targets, values), n, tuple(values.tolist()))
 
-    def _interval(self, value: float, predicted: Tensor, targets: Tensor) -> tuple[float, float]:
-        return bootstrap(value, len(targets), lambda drawn: self._values(predicted[drawn], targets[drawn]))
+    def _resampled(self, predicted: Tensor, targets: Tensor) -> Tensor:
+        return resampled(len(targets), lambda drawn: self._values(predicted[drawn], targets[drawn]))
+
+    def _interval(self, value: float, predicted: Tensor, targets: Tensor, values: Tensor) -> tuple[float, float]:
+        return bootstrap(value, values)
 
     @abstractmethod
     def _values(self, predicted: Tensor, targets: Tensor) -> Tensor:
@@ -103,7 +107,10 @@ class Accuracy(_Classification):
         true_positives = multiclass_stat_scores(predicted, targets, average="micro", **options)[0]
         return true_positives.double() / len(targets)
 
-    def _interval(self, value: float, predicted: Tensor, targets: Tensor) -> tuple[float, float]:
+    def _resampled(self, predicted: Tensor, targets: Tensor) -> Tensor:
+        return _share(predicted == targets)
+
+    def _interval(self, value: float, predicted: Tensor, targets: Tensor, values: Tensor) -> tuple[float, float]:
         return wilson(int((predicted == targets).sum()), len(targets))
 
 
@@ -177,7 +184,8 @@ class Perplexity(Metric):
         def of(drawn: Tensor) -> Tensor:
             return (losses[drawn].sum(1) / tokens[drawn].sum(1)).exp()
 
-        return Score(self.name, float(value), *bootstrap(float(value), len(tokens), of), len(tokens))
+        values = resampled(len(tokens), of)
+        return Score(self.name, float(value), *bootstrap(float(value), values), len(tokens), tuple(values.tolist()))
 
 
 class ExactMatch(Metric):
@@ -185,18 +193,22 @@ class ExactMatch(Metric):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._hits = 0
-        self._n = 0
+        self._hits: list[bool] = []
 
     def update(self, outputs: Sequence[str], targets: Sequence[str]) -> None:
         """Add generated texts and their targets."""
-        self._hits += sum(ours.strip() == theirs.strip() for ours, theirs in zip(outputs, targets, strict=True))
-        self._n += len(targets)
+        self._hits += [ours.strip() == theirs.strip() for ours, theirs in zip(outputs, targets, strict=True)]
 
     def compute(self) -> Score:
         """The score over all batches. Raises DataError where there were none."""
-        self._require_examples(self._n)
-        return Score(self.name, self._hits / self._n, *wilson(self._hits, self._n), self._n)
+        n, hits = len(self._hits), sum(self._hits)
+        self._require_examples(n)
+        return Score(self.name, hits / n, *wilson(hits, n), n, tuple(_share(torch.tensor(self._hits)).tolist()))
+
+
+def _share(hits: Tensor) -> Tensor:
+    """[resamples]: the share of hits in every resample."""
+    return resampled(len(hits), lambda drawn: hits[drawn].double().mean(1))
 
 
 _METRICS: dict[str, Callable[[str], Metric]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LOWER_IS_BETTER = frozenset({"perplexity"})
 
@@ -14,13 +14,17 @@ def higher_is_better(metric: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`value` of `metric` over `n` examples; low ≤ value ≤ high bound a 95 % confidence interval."""
+    """`value` of `metric` over `n` examples; low ≤ value ≤ high bound a 95 % confidence interval.
+
+    `resampled` are its values on resamples of the examples, the same ones for every model: what paired tests need.
+    """
 
     metric: str
     value: float
     low: float
     high: float
     n: int
+    resampled: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def higher_is_better(self) -> bool:

@@ -149,6 +149,10 @@ def test_best_merge_of_a_task(results: Results, run: Callable[..., Results]) -> 
 def test_title_and_experts(results: Results, empty: Results, provenance: Provenance) -> None:
     assert title(results, provenance) == "4 experts merged by SuperMerge"
     assert title(results, None) == "4 experts merged by supermerge"
+    without = [model for model in results.models if model.kind != "merged"]
+    methods = sum(model.kind == "method" for model in without)
+    compared = results.model_copy(update={"models": without})
+    assert title(compared, provenance) == f"{methods} ways to merge 4 experts"
     assert title(empty, None) == "Merged by supermerge"
     assert title(empty, Provenance("b", {"one": "path"})) == "1 expert merged by supermerge"
     assert expert_names(results, None) == ["newsgroups", "reuters", "reviews", "spam"]

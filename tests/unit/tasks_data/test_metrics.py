@@ -7,7 +7,7 @@ import torch
 from torchmetrics.functional.text import perplexity
 
 from supermerge.errors import DataError, RecipeError, RefusedError
-from supermerge.tasks.intervals import bootstrap, wilson
+from supermerge.tasks.intervals import bootstrap, resampled, wilson
 from supermerge.tasks.metrics import IGNORED, metric
 from supermerge.tasks.score import Score, higher_is_better
 from supermerge.tasks.spec import METRIC_NAMES
@@ -128,14 +128,14 @@ def test_accuracy_has_wilsons_interval() -> None:
 
 def test_bootstrap_of_a_mean_is_the_normal_interval() -> None:
     values = torch.arange(400.0, dtype=torch.float64)
-    low, high = bootstrap(float(values.mean()), 400, lambda drawn: values[drawn].mean(1))
+    low, high = bootstrap(float(values.mean()), resampled(400, lambda drawn: values[drawn].mean(1)))
     half = 1.96 * float(values.std()) / math.sqrt(400)
     assert (199.5 - low, high - 199.5) == pytest.approx((half, half), rel=0.1)
 
 
 def test_bootstrap_holds_the_value() -> None:
-    assert bootstrap(5.0, 3, lambda drawn: torch.zeros(len(drawn))) == (0.0, 5.0)
-    assert bootstrap(-5.0, 3, lambda drawn: torch.zeros(len(drawn))) == (-5.0, 0.0)
+    assert bootstrap(5.0, resampled(3, lambda drawn: torch.zeros(len(drawn)))) == (0.0, 5.0)
+    assert bootstrap(-5.0, resampled(3, lambda drawn: torch.zeros(len(drawn)))) == (-5.0, 0.0)
 
 
 @pytest.mark.parametrize("name", ["macro_f1", "pearson", "perplexity"])
