@@ -17,7 +17,7 @@ from supermerge.checkpoint import Match
 from supermerge.events import emit, phase
 from supermerge.methods import BLOCK, Bound, Context, Survey
 from supermerge.methods.factored import Factors
-from supermerge.methods.survey import PreviewedSurvey
+from supermerge.methods.survey import GramSurvey, PreviewedSurvey
 
 _BUDGET = 1 << 30
 """Bytes that whole tensors merged at the same time may hold together; a larger single tensor is merged alone."""
@@ -93,6 +93,9 @@ class Passes:
                 for piece in kept or self.pieces(name, None, check=first):
                     self._observe(survey, name, piece)
                 again, first = survey.finish_pass(), False
+        if products is not None and isinstance(survey, GramSurvey) and not surveyed:
+            products.base, products.taus = float(survey.gram[0, 0]), survey.gram[1:, 1:]
+            products = None  # all is known
         for piece in kept or self.pieces(name, hashes, check=check and survey is None):
             if products is not None:
                 products.add(piece.rows)

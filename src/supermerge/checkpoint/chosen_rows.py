@@ -6,12 +6,12 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from supermerge.checkpoint.source import Buffer, TensorInfo, TensorSource, check_flat, info_of, row_range
+from supermerge.checkpoint.source import Buffer, TensorSource, check_flat, info_of
+from supermerge.checkpoint.view import View
 
 Row = tuple[TensorSource, str, int]
 """A row of a tensor of a source: (source, stored name, index)."""
@@ -48,36 +48,16 @@ def _continues(run: Run, place: int, parts: tuple[Row, ...]) -> bool:
     return source is other and name == other_name and index == first + place - run.start
 
 
-class ChosenRows:
+class ChosenRows(View):
     """A TensorSource like `source`, but the tensors named in `chosen` consist of the rows of those runs."""
 
     def __init__(self, source: TensorSource, chosen: Mapping[str, Sequence[Run]]) -> None:
-        self.source, self._chosen = source, dict(chosen)
+        self._chosen = dict(chosen)
         infos = dict(source.tensors)
         for name, found in self._chosen.items():
             info = info_of(source, name)
             infos[name] = replace(info, shape=(found[-1].stop if found else 0, *info.shape[1:]))
-        self._infos = MappingProxyType(infos)
-
-    @property
-    def label(self) -> str:
-        """The source's own label."""
-        return self.source.label
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """The source's tensors, those in `chosen` with as many rows as were chosen."""
-        return self._infos
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes the source has given so far."""
-        return self.source.bytes_read
-
-    def read(self, name: str, rows: slice | None = None, *, buffer: Buffer | None = None) -> Tensor:
-        """The tensor, or a range of its first dimension, in storage dtype."""
-        start, stop, shape = row_range(info_of(self, name), rows)
-        return self.read_flat(name, start, stop, buffer=buffer).view(shape)
+        super().__init__(source, infos)
 
     def read_flat(self, name: str, start: int, stop: int, *, buffer: Buffer | None = None) -> Tensor:
         """Elements start to stop of the flattened tensor, in storage dtype."""
@@ -112,36 +92,14 @@ def _singles(run: Run, inside: int, count: int, width: int) -> Iterator[Tensor]:
         yield source.read_flat(name, index * width + inside, index * width + inside + count)
 
 
-class MeanRow:
+class MeanRow(View):
     """A TensorSource with the mean of all rows of every tensor of `source`: [1, …]. Computed once, when read."""
 
     def __init__(self, source: TensorSource) -> None:
-        self.source = source
-        self._infos = MappingProxyType(
-            {info.name: replace(info, shape=(1, *info.shape[1:])) for info in source.tensors.values() if info.shape}
-        )
+        infos = {info.name: replace(info, shape=(1, *info.shape[1:])) for info in source.tensors.values() if info.shape}
+        super().__init__(source, infos)
         self._means: dict[str, Tensor] = {}
         self._lock = threading.Lock()
-
-    @property
-    def label(self) -> str:
-        """The source's own label."""
-        return self.source.label
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """The source's tensors with one row each."""
-        return self._infos
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes the source has given so far."""
-        return self.source.bytes_read
-
-    def read(self, name: str, rows: slice | None = None, *, buffer: Buffer | None = None) -> Tensor:
-        """The tensor, or a range of its first dimension, in storage dtype."""
-        start, stop, shape = row_range(info_of(self, name), rows)
-        return self.read_flat(name, start, stop, buffer=buffer).view(shape)
 
     def read_flat(self, name: str, start: int, stop: int, *, buffer: Buffer | None = None) -> Tensor:
         """Elements start to stop of the flattened tensor, in storage dtype."""

@@ -169,7 +169,8 @@ def _linear(values: Values) -> Bound:
     total = sum(weights)
     if values.whole["normalize"]:
         weights, total = normalised(weights, "linear"), 1.0
-    return Bound(replace(get("linear"), function=sum_of_models), {"total": total, "weights": tuple(weights[1:])})
+    method = replace(get("linear"), function=sum_of_models, factored=None)
+    return Bound(method, {"total": total, "weights": tuple(weights[1:])})
 
 
 def _karcher(values: Values) -> Bound:

@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -111,9 +112,9 @@ class GramSurvey(Survey):
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Add the products of one piece, block by block in fp64."""
-        rows = torch.cat([base.reshape(1, -1), taus.reshape(len(taus), -1)])
-        for block in rows.split(BLOCK, dim=1):
-            wide = block.double()
+        rows = [base.reshape(-1), *taus.reshape(len(taus), -1)]
+        for start in range(0, len(rows[0]), BLOCK):
+            wide = torch.stack([row[start : start + BLOCK].double() for row in rows])
             for place, product in enumerate((wide @ wide.T).flatten().tolist()):
                 self._totals.add(place, product)
 
@@ -121,8 +122,8 @@ class GramSurvey(Survey):
         """One pass is enough."""
         return False
 
-    @property
+    @cached_property
     def gram(self) -> Tensor:
-        """[k + 1, k + 1] in fp64, the base first."""
+        """[k + 1, k + 1] in fp64, the base first; after the pass."""
         products = [self._totals.of(place) for place in range(self._size**2)]
         return torch.tensor(products, dtype=torch.float64).view(self._size, self._size)
