@@ -33,7 +33,7 @@ RECIPE_KEYS = {
     Expert: "model adapter weight",
     MethodChoice: "name",
     Rule: "match method",
-    Output: "path dtype shard_size",
+    Output: "path dtype shard_size save_as rank",
     TaskSpec: "type expert text image label prompt target labels validation unlabelled test metric held_back weight "
     "batch_size max_length pooling head embeddings entry_point",
 }

@@ -34,10 +34,14 @@ class LockedSource(_Part):
 
 
 class LockedOutput(_Part):
-    """What was written: the hash of every file (by its path in the directory) and of every tensor of the model."""
+    """What was written: the hash of every file (by its path in the directory) and of every tensor of the model.
+
+    `errors` are the relative errors of an adapter's modules that were recompressed.
+    """
 
     files: dict[str, Blake3] = Field(default_factory=dict)
     tensors: dict[str, Blake3] = Field(default_factory=dict)
+    errors: dict[str, float] = Field(default_factory=dict)
 
 
 class Lock(_Part):

@@ -101,11 +101,23 @@ class Rule(_Part):
 
 
 class Output(_Part):
-    """Where the merged model goes, its dtype (the base's where absent) and the size of its files."""
+    """Where the merged model goes, its dtype (the base's where absent) and the size of its files.
+
+    Experts that are adapters may be merged into an adapter (`save_as`), in fp32 where no dtype is given: exactly where
+    that is possible, or to the best of `rank`.
+    """
 
     path: str | None = Field(default=None, min_length=1)
     dtype: Literal["float32", "float16", "bfloat16", "float64"] | None = None
     shard_size: Size = 5 * 10**9
+    save_as: Literal["dense", "adapter"] = "dense"
+    rank: Annotated[int, Field(ge=1, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _rank_is_of_an_adapter(self) -> Self:
+        if self.rank is not None and self.save_as == "dense":
+            raise ValueError("'rank' is that of an adapter; give save_as: adapter, or leave it out")
+        return self
 
 
 class Recipe(_Part):

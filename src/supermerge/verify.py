@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from supermerge.checkpoint import Buffer, Checkpoint, TensorInfo, TensorSource, hash_stored
-from supermerge.checkpoint.adapters import CONFIG_NAME
+from supermerge.checkpoint.adapters import CONFIG_NAME, WEIGHTS_NAME, is_adapter, open_expert, read_settings
 from supermerge.errors import CheckpointError, RefusedError
 from supermerge.events import emit, phase
 from supermerge.lock import LOCK_NAME, Lock, LockedSource, hash_file
@@ -25,7 +26,8 @@ class Verified:
     """What was re-read and found to be as the lock file says.
 
     `inputs` were read again, `unreachable` ones are not where they were. `loads_as` is the class of transformers that
-    has exactly these tensors; None where config.json names none that is installed.
+    has exactly these tensors, or says which adapter fits its base; None where config.json names no class that is
+    installed, or the base is not there.
     """
 
     files: int
@@ -47,13 +49,15 @@ def verify(directory: str | os.PathLike[str]) -> Verified:
     with phase("verify"):
         _refuse(path, list(_file_differences(path, lock)))
         recipe = Recipe.load(path / "recipe.yaml")
-        with Checkpoint.open(path) as checkpoint:
+        with Checkpoint.open(weights_of(path)) as checkpoint:
             _refuse(path, list(_tensor_differences("tensor", checkpoint, lock.output.tensors)))
-            loads_as = require_loadable(checkpoint, whole=bool(recipe.tasks))
+            loads_as = None if is_adapter(path) else require_loadable(checkpoint, whole=bool(recipe.tasks))
             files = [path / "recipe.yaml", *(path / name for name in lock.output.files)]
             size = sum(file.stat().st_size for file in files) + checkpoint.bytes_read
         inputs = reachable(lock, recipe)
         differences, read = _input_differences(lock, inputs)
+        if is_adapter(path) and inputs.recipe is not None and not differences:
+            loads_as = require_fitting(path, inputs.recipe.base)
         _refuse(path, differences, "Inputs were changed after the run: the merge cannot be made again from them.")
     found = (*(["base"] if inputs.recipe else []), *(inputs.recipe.experts if inputs.recipe else ()))
     return Verified(len(files), len(checkpoint.tensors), size + read, found, inputs.unreachable, loads_as)
@@ -61,7 +65,7 @@ def verify(directory: str | os.PathLike[str]) -> Verified:
 
 def require_written(directory: Path, infos: Sequence[TensorInfo], hashes: Mapping[str, str]) -> None:
     """Read back what was just written: RefusedError unless it has these names, shapes, dtypes and hashes."""
-    with Checkpoint.open(directory) as written:
+    with Checkpoint.open(weights_of(directory)) as written:
         announced = {info.name: info for info in infos}
         differences = [
             f"tensor {name}: {written.tensors.get(name)} was read back, {announced.get(name)} was written"
@@ -74,6 +78,19 @@ def require_written(directory: Path, infos: Sequence[TensorInfo], hashes: Mappin
             f"{directory}: the disk gives back other bytes than were written:\n" + "\n".join(differences[:_NAMED]),
             hint="The disk or the memory may be failing: write to another disk.",
         )
+
+
+def weights_of(directory: Path) -> Path:
+    """What holds the weights of a merge: its directory, or the file of an adapter."""
+    return directory / WEIGHTS_NAME if is_adapter(directory) else directory
+
+
+def require_fitting(directory: Path, base: str | Checkpoint) -> str:
+    """What the adapter in `directory` is; CheckpointError where it does not fit `base`."""
+    with ExitStack() as stack:
+        model = stack.enter_context(Checkpoint.open(base))
+        open_expert(directory, model, stack)
+        return f"{read_settings(directory).kind} adapter of PEFT on {model.label}"
 
 
 def require_loadable(checkpoint: Checkpoint, *, whole: bool) -> str | None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from supermerge.assemble.choice import Choice
@@ -112,9 +113,31 @@ class Passes:
         taus = self.thin.taus(name)
         return merge(taus, self._context(name, 0)) if any(tau.rank for tau in taus) else taus[0], taus
 
+    def change(self, name: str, hashes: Hashes | None = None, products: Products | None = None) -> Factors | Tensor:
+        """θ − θp of a tensor, seen as a matrix: as factors where its merge has some, else in full, in fp64."""
+        factors = self.factors(name)
+        if factors is not None:
+            change, taus = factors
+            for _ in self._beside(name, taus, hashes, products):
+                pass
+            return change
+        base = self.match.base.read(name).double()
+        merged = torch.empty_like(base).view(-1)
+        for start, values in self.merge(name, hashes, products):
+            merged[start : start + len(values)] = values
+        return (merged.view_as(base) - base).view(matrix_shape(base.shape))
+
     def _from_factors(
         self, name: str, change: Factors, taus: list[Factors], hashes: Hashes | None, products: Products | None
     ) -> Iterator[tuple[int, Tensor]]:
+        for block, base in self._beside(name, taus, hashes, products):
+            merged = base.double() + change.left[block] @ change.right if change.rank else base
+            yield block.start * base.shape[1], merged.to(base.dtype).reshape(-1)
+
+    def _beside(
+        self, name: str, taus: list[Factors], hashes: Hashes | None, products: Products | None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """The base's rows, in blocks; `products` see them and the factors."""
         rows, columns = matrix_shape(self.match.base.tensors[name].shape)
         if products is not None:
             add_products(products.taus, taus)
@@ -122,8 +145,7 @@ class Passes:
             base = self.reader.base_rows(name, block, columns, hashes)
             if products is not None:
                 products.base += float(base.double().pow(2).sum())
-            merged = base.double() + change.left[block] @ change.right if change.rank else base
-            yield block.start * columns, merged.to(base.dtype).reshape(-1)
+            yield block, base
 
     def pieces(self, name: str, hashes: Hashes | None, *, check: bool) -> Iterator[Piece]:
         """A tensor in blocks where its method allows it, else whole; an empty tensor has none."""

@@ -46,10 +46,19 @@ class Assembled:
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
+    """The hashes, and the inner products where asked for, of one tensor."""
+
     name: str
     hashes: Hashes
     products: Products | None = None
+
+    @classmethod
+    def of(cls, name: str, work: Passes, *, geometry: bool) -> Seen:
+        """Nothing seen yet."""
+        k = len(work.experts)
+        wanted = geometry and name in work.bounds
+        return cls(name, Hashes(k), Products(k) if wanted else None)
 
 
 def output_infos(match: Match, dtype: torch.dtype | None = None) -> list[TensorInfo]:
@@ -107,30 +116,36 @@ def merge_into(
     work = Passes(match, chosen(method, params, weights, rules), seed, threads)
     work.survey()
 
-    def write(name: str) -> _Seen:
-        info, hashes = match.base.tensors[name], Hashes(len(work.experts))
-        if name not in work.bounds:
-            for start, stored in work.reader.raw(name, hashes):
-                sink.write_flat(name, start, stored.to(dtype) if dtype and info.is_floating else stored)
-            return _Seen(name, hashes)
-        products = Products(len(work.experts)) if geometry else None
-        for start, merged in work.merge(name, hashes, products):
-            sink.write_flat(name, start, cast(merged, dtype or info.dtype, name))
-        return _Seen(name, hashes, products)
+    def write(name: str) -> Seen:
+        seen = Seen.of(name, work, geometry=geometry)
+        write_tensor(sink, name, work, seen, dtype)
+        return seen
 
     wanted = list(match.base.tensors if names is None else names)
     # The largest first, so that no thread is left alone with one at the end.
     by_size = sorted(wanted, key=lambda name: -match.base.tensors[name].numel)
-    seen: dict[str, _Seen] = {}
+    seen: dict[str, Seen] = {}
     with phase("merge"):
         for done, one in enumerate(work.over(by_size, write, ordered=False), 1):
             seen[one.name] = one
             emit("progress", phase="merge", done=done, total=len(wanted), unit="tensors")
     give_back_freed_memory()
-    return _gathered(work, [seen[name] for name in wanted])
+    return gathered(work, [seen[name] for name in wanted])
 
 
-def _gathered(work: Passes, seen: Sequence[_Seen]) -> Assembled:
+def write_tensor(sink: Sink, target: str, work: Passes, seen: Seen, dtype: torch.dtype | None) -> None:
+    """Merge a tensor into `sink` under the name `target`, or copy it from the base where it is not merged."""
+    info = work.match.base.tensors[seen.name]
+    if seen.name not in work.bounds:
+        for start, stored in work.reader.raw(seen.name, seen.hashes):
+            sink.write_flat(target, start, stored.to(dtype) if dtype and info.is_floating else stored)
+        return
+    for start, merged in work.merge(seen.name, seen.hashes, seen.products):
+        sink.write_flat(target, start, cast(merged, dtype or info.dtype, seen.name))
+
+
+def gathered(work: Passes, seen: Sequence[Seen]) -> Assembled:
+    """What was seen, tensor by tensor."""
     result = Assembled({one.name: one.hashes.base.hexdigest() for one in seen})
     merged = [one for one in seen if one.name in work.bounds]
     for i, (expert, view) in enumerate(work.thin.adapters.items()):

@@ -58,10 +58,10 @@ class _Target:
 class ShardWriter:
     """Files of safetensors in `directory`, laid out before the first tensor comes, filled in any order.
 
-    `infos` says what will be written, in the order in which it is dealt out to shards of `shard_size` bytes. Any thread
-    may write any part. `close` checks that everything came, waits for the disk, writes the index, and gives every
-    tensor's hash. Leaving a `with` block without `close` (an exception did it) leaves incomplete files behind: write
-    into an OutputDirectory's staging directory.
+    `infos` says what will be written, in the order in which it is dealt out to shards of `shard_size` bytes; with
+    `single` all goes to the one file of that name. Any thread may write any part. `close` checks that everything came,
+    waits for the disk, writes the index, and gives every tensor's hash. Leaving a `with` block without `close` (an
+    exception did it) leaves incomplete files behind: write into an OutputDirectory's staging directory.
     """
 
     def __init__(
@@ -70,11 +70,12 @@ class ShardWriter:
         infos: Sequence[TensorInfo],
         *,
         shard_size: int,
+        single: str | None = None,
         metadata: Mapping[str, str] = PYTORCH,
     ) -> None:
         self.directory = directory
         self._lock = Lock()
-        self._shards = split_into_shards(infos, shard_size)
+        self._shards = {single: list(infos)} if single else split_into_shards(infos, shard_size)
         self._files: list[OutputFile] = []
         self._targets: dict[str, _Target] = {}
         try:

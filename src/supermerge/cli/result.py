@@ -8,6 +8,7 @@ from rich.text import Text
 
 from supermerge.cli.console import console, short_path
 from supermerge.cli.scores import print_results_table
+from supermerge.report.adapter import described
 from supermerge.report.numbers import seconds, size
 from supermerge.report.results import Results
 from supermerge.report.summary import verdict
@@ -34,6 +35,8 @@ def print_result(result: Result) -> None:
     out.print()
     directory = short_path(result.directory)
     out.print(Text.assemble(("Model   ", "dim"), (directory, "bold"), (f"   {_cost(results)}", "dim")))
+    if results.adapter is not None:
+        out.print(Text.assemble(("Adapter ", "dim"), described(results.adapter)))
     report = result.directory / "report.html"
     if report.exists():
         out.print(Text.assemble(("Report  ", "dim"), short_path(report)))

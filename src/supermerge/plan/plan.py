@@ -11,11 +11,13 @@ from typing import Any, Literal
 import torch
 
 from supermerge.assemble import Choice, output_infos
+from supermerge.assemble.adapter import AdapterLayout
 from supermerge.checkpoint import Match
 from supermerge.errors import ResourceError
 from supermerge.learn.basis import Basis
 from supermerge.methods.settings import LearnSettings
 from supermerge.plan.activations import Activations, activations
+from supermerge.plan.adapter import planned_adapter
 from supermerge.plan.learning import PlannedLearning, experts_bytes
 from supermerge.plan.memory import (
     merging_bytes,
@@ -124,7 +126,11 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
     available, resident, classes = available_bytes(), resident_bytes(), model_class_bytes()
     active = activations(recipe, sources) if recipe.tasks else None
     residency = None if settings is None else "memory" if settings.residency == "memory" else "disk"
-    output_bytes = _output_bytes(recipe, sources)
+    # With tasks, what its tensors are called is known once there is a model.
+    layout = planned_adapter(
+        recipe, match, choice, {name: name for name in match.base.tensors} if recipe.tasks else None
+    )
+    output_bytes = _output_bytes(recipe, sources, layout)
     # With tasks, one model stays in memory from the beginning to the end.
     held = resident + (classes + model_bytes(match) if recipe.tasks else 0)
     learning = None if settings is None else PlannedLearning.of(match, settings)
@@ -159,6 +165,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         notes=(
             *match.notes,
             *(learning.division.notes if learning else ()),
+            *([f"the output is {layout.saved.described}"] if layout else []),
             *([f"{existing} exists: a run needs --force"] if existing else []),
         ),
         refusals=tuple(
@@ -225,9 +232,10 @@ def _known(phases: tuple[PlannedPhase, ...], active: Activations | None) -> Lite
     return "unknown" if active is None else "counted"
 
 
-def _output_bytes(recipe: Recipe, sources: Opened) -> int:
+def _output_bytes(recipe: Recipe, sources: Opened, layout: AdapterLayout | None) -> int:
     dtype = getattr(torch, recipe.output.dtype) if recipe.output.dtype else None
-    merged = sum(info.nbytes for info in output_infos(sources.match, dtype))
+    infos = output_infos(sources.match, dtype) if layout is None else layout.saved.infos(dtype or torch.float32)
+    merged = sum(info.nbytes for info in infos)
     heads = sources.match.heads
     return merged + sum(sources.experts[name].tensors[head].nbytes for name in heads for head in heads[name])
 

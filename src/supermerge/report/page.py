@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from supermerge.report import numbers, palette
+from supermerge.report.adapter import described
 from supermerge.report.charts.chart import Chart
 from supermerge.report.provenance import Provenance
 from supermerge.report.results import Results
@@ -42,6 +43,7 @@ def page(results: Results, charts: Mapping[str, Chart], provenance: Provenance |
             best={task: best_merged(results, task) for task in results.tasks},
             verdict=verdict(results),
             title=title(results, provenance),
+            adapter=described(results.adapter) if results.adapter else None,
             expert_names=expert_names(results, provenance),
             charts_json=htmlsafe_json_dumps(
                 {name: {"specs": chart.specs, "data": chart.data} for name, chart in charts.items()}

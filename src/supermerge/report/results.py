@@ -126,6 +126,20 @@ class Geometry(_Part):
         return self
 
 
+class Adapter(_Part):
+    """The adapter of PEFT that was written: LORA or IA3 on so many modules, beside so many whole tensors.
+
+    `ranks` are the lowest and the highest of LoRA. `errors` are ‖τ − BA‖ ÷ ‖τ‖ of every module that was recompressed;
+    the others are exact.
+    """
+
+    kind: str
+    modules: Count
+    whole: Count
+    ranks: list[Count] | None = None
+    errors: dict[str, float] = {}
+
+
 class Phase(_Part):
     """One phase of the run: wall-clock seconds, and the largest resident memory seen in it."""
 
@@ -174,6 +188,7 @@ class Results(_Part):
     learning: Learning | None = None
     coefficients: Coefficients | None = None
     geometry: Geometry | None = None
+    adapter: Adapter | None = None
     cost: Cost
     recommendation: Recommendation | None = None
     warnings: list[str] = []

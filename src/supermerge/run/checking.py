@@ -22,6 +22,7 @@ from supermerge.lock_inputs import reachable
 from supermerge.methods import Bound, get
 from supermerge.recipe import Recipe
 from supermerge.resolve import chosen_methods, learn_settings
+from supermerge.run.adapter import adapter_of_recipe
 from supermerge.run.environment import versions
 from supermerge.run.learned import basis_of, file_coefficients, merge_of
 from supermerge.run.measuring import measured
@@ -61,7 +62,7 @@ def check(directory: str | os.PathLike[str]) -> int:
     with phase("check"), prepared(inputs.recipe, with_rows=with_rows) as ready:
         sink = _Hashes()
         with _choice(path, ready) as chosen, measured(ready, chosen) as choice:
-            merge_all(sink, ready, choice)
+            merge_all(sink, ready, choice, adapter_of_recipe(ready))
     found = {name: hasher.hexdigest() for name, hasher in sink.hashers.items()}
     empty = blake3().hexdigest()
     differing = [name for name, expected in lock.output.tensors.items() if found.get(name, empty) != expected]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from supermerge.assemble import Choice
-from supermerge.checkpoint import Checkpoint, OutputDirectory
+from supermerge.checkpoint import Checkpoint, OutputDirectory, open_expert
 from supermerge.errors import RecipeError, RefusedError
 from supermerge.events import emit, phase
 from supermerge.methods import get
@@ -28,7 +28,7 @@ from supermerge.run.reporting import results_of, write_results
 from supermerge.run.result import Result
 from supermerge.run.sanity import worse_than_base
 from supermerge.run.state import StateDirectory
-from supermerge.verify import require_loadable
+from supermerge.verify import require_fitting, require_loadable
 
 
 def run(
@@ -111,30 +111,36 @@ def _write(
     recipe, chosen = ready.recipe, ready.opened.choice
     choice = Choice(learned.merge, chosen.rules, chosen.by_name) if learned else chosen
     with measured(ready, choice) as complete:
-        assembled, hashes = write_weights(staging, ready, complete)
-    if assembled.geometry is not None:
-        require_plausible(assembled.geometry, ready.match)
+        written = write_weights(staging, ready, complete)
+    if written.assembled.geometry is not None:
+        require_plausible(written.assembled.geometry, ready.match)
     write_model_files(staging, ready)
     if learned:
         learned.learned.coefficients.save(staging / COEFFICIENTS)
     worse = None
     if ready.bench is not None:
-        with Checkpoint.open(staging, label=str(target)) as written:
-            require_loadable(written, whole=True)
+        _require_loadable(ready, staging, target)
         worse = worse_than_base(ready, staging)
     (staging / "recipe.yaml").write_text(recipe.to_yaml(relative_to=target), encoding="utf-8")
     size = sum(file.stat().st_size for file in staging.rglob("*.safetensors"))
     models, tasks = _score(ready, staging, learned, rivals)
-    results = results_of(
-        ready, journal, target, models, tasks, learned=learned, geometry=assembled.geometry, output_bytes=size
-    )
+    results = results_of(ready, journal, target, models, tasks, learned=learned, written=written, output_bytes=size)
     results = write_results(staging, ready, journal, target, results)
     for source in ready.opened.inputs:
         source.require_unchanged()
-    write_lock(staging, recipe, ready.opened, assembled, hashes)
+    write_lock(staging, recipe, ready.opened, written)
     emit("written", path=str(target), bytes=size)
     journal.write(staging / "run.jsonl")
     return results, worse
+
+
+def _require_loadable(ready: Prepared, staging: Path, target: Path) -> None:
+    """A model loads whole; an adapter fits its base."""
+    if ready.recipe.output.save_as == "adapter":
+        require_fitting(staging, ready.opened.base)
+        return
+    with Checkpoint.open(staging, label=str(target)) as written:
+        require_loadable(written, whole=True)
 
 
 def _score(
@@ -146,7 +152,8 @@ def _score(
     scoring, name = ready.scoring(), ready.recipe.method.name
     with phase("scoring"):
         models = scoring.references()
-        with Checkpoint.open(staging) as merged:
+        with ExitStack() as stack:
+            merged = open_expert(staging, ready.opened.base, stack)
             models.append(scoring.model("merged", name, "merged", merged, seconds=learned.seconds if learned else None))
         models += [contend(ready, scoring, rival) for rival in rivals]
     return models, scoring.tasks()

@@ -5,49 +5,70 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
 from supermerge.assemble import Assembled, Choice, Sink, merge_into, output_infos
+from supermerge.assemble.adapter import AdapterLayout, merge_into_adapter
 from supermerge.checkpoint import Checkpoint, ShardWriter
-from supermerge.checkpoint.adapters import CONFIG_NAME
+from supermerge.checkpoint.adapters import CONFIG_NAME, WEIGHTS_NAME
 from supermerge.lock import Lock, LockedOutput, LockedSource, hash_file
 from supermerge.methods import get
 from supermerge.recipe import Expert, Recipe
 from supermerge.report.provenance import Provenance
 from supermerge.resolve import Opened
+from supermerge.run.adapter import adapter_of_recipe
 from supermerge.run.environment import versions
 from supermerge.run.prepared import Prepared
 from supermerge.verify import require_written
 
 # The learned numbers, in the output directory.
 COEFFICIENTS = "coefficients.safetensors"
+_OF_A_MODEL = ("config.json", "generation_config.json")
 
 
-def write_weights(directory: Path, ready: Prepared, choice: Choice) -> tuple[Assembled, dict[str, str]]:
-    """Stream the merge into safetensors files, and read them back; what was read, and the hash of every tensor."""
-    kept = {*ready.match.merged, *ready.match.copied}
-    infos = [info for info in output_infos(ready.match, _output_dtype(ready.recipe)) if info.name in kept]
-    with ShardWriter(directory, infos, shard_size=ready.recipe.output.shard_size) as writer:
-        assembled = merge_all(writer, ready, choice)
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was read on the way, the hash of every tensor written, and what an adapter is and lost, if it is one."""
+
+    assembled: Assembled
+    hashes: dict[str, str]
+    layout: AdapterLayout | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+
+def write_weights(directory: Path, ready: Prepared, choice: Choice) -> Written:
+    """Stream the merge into safetensors files, and read them back."""
+    layout = adapter_of_recipe(ready)
+    if layout is None:
+        kept = {*ready.match.merged, *ready.match.copied}
+        infos = [info for info in output_infos(ready.match, _output_dtype(ready.recipe)) if info.name in kept]
+    else:
+        infos = layout.saved.infos(_output_dtype(ready.recipe) or torch.float32)
+    single = WEIGHTS_NAME if layout else None
+    with ShardWriter(directory, infos, shard_size=ready.recipe.output.shard_size, single=single) as writer:
+        assembled, errors = merge_all(writer, ready, choice, layout)
         hashes = writer.close()
+    if layout is not None:
+        (directory / CONFIG_NAME).write_text(layout.saved.config(), encoding="utf-8")
     require_written(directory, infos, hashes)
-    return assembled, hashes
+    return Written(assembled, hashes, layout, errors)
 
 
-def merge_all(sink: Sink, ready: Prepared, choice: Choice) -> Assembled:
-    """The merge of a recipe, into `sink`: the same bytes every time."""
-    return merge_into(
-        sink,
-        choice,
-        ready.match,
-        seed=ready.recipe.seed,
-        names=[*ready.match.merged, *ready.match.copied],
-        dtype=_output_dtype(ready.recipe),
-        geometry=True,
-    )
+def merge_all(
+    sink: Sink, ready: Prepared, choice: Choice, layout: AdapterLayout | None
+) -> tuple[Assembled, Mapping[str, float]]:
+    """The merge of a recipe, into `sink`: the same bytes every time; and the relative errors of an adapter."""
+    dtype, seed = _output_dtype(ready.recipe), ready.recipe.seed
+    if layout is not None:
+        found = merge_into_adapter(sink, layout, choice, ready.match, seed=seed, dtype=dtype or torch.float32)
+        return found.assembled, found.errors
+    names = [*ready.match.merged, *ready.match.copied]
+    return merge_into(sink, choice, ready.match, seed=seed, names=names, dtype=dtype, geometry=True), {}
 
 
 def _output_dtype(recipe: Recipe) -> torch.dtype | None:
@@ -55,9 +76,14 @@ def _output_dtype(recipe: Recipe) -> torch.dtype | None:
 
 
 def write_model_files(directory: Path, ready: Prepared) -> dict[str, str]:
-    """Config, tokenizer or processor files of the base, and the heads of the tasks; the hash of every head tensor."""
-    base = ready.opened.base
+    """Config, tokenizer or processor files of the base, and the heads of the tasks; the hash of every head tensor.
+
+    An adapter has the config of its model there, so that none lies beside it.
+    """
+    base, as_adapter = ready.opened.base, ready.recipe.output.save_as == "adapter"
     for name, file in ready.opened.files.items():
+        if as_adapter and name in _OF_A_MODEL:
+            continue
         if isinstance(file, bytes):
             (directory / name).write_bytes(file)
         else:
@@ -67,24 +93,25 @@ def write_model_files(directory: Path, ready: Prepared) -> dict[str, str]:
     from supermerge.tasks.save import backbone_config, save_heads
 
     dtype = _output_dtype(ready.recipe) or base.tensors[ready.match.merged[0]].dtype
-    config = backbone_config(base.config, ready.bench.model, dtype)
-    (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if not as_adapter:
+        config = backbone_config(base.config, ready.bench.model, dtype)
+        (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     # Tokenizers and processors may lie with the experts alone.
     for expert in ready.opened.experts.values():
         for file in expert.side_files():
-            if not (directory / file.name).exists():
+            if not (directory / file.name).exists() and not (as_adapter and file.name in _OF_A_MODEL):
                 shutil.copyfile(file, directory / file.name)
     return save_heads(ready.bench.heads, directory)
 
 
-def write_lock(directory: Path, recipe: Recipe, sources: Opened, assembled: Assembled, hashes: dict[str, str]) -> None:
+def write_lock(directory: Path, recipe: Recipe, sources: Opened, written: Written) -> None:
     """Write `recipe.lock.json`: what was read and written, by content. The last file that is written."""
     files = {
         str(path.relative_to(directory)): hash_file(path)
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.suffix != ".jsonl"
     }
-    base_hashes, expert_hashes = _read_hashes(sources, assembled)
+    base_hashes, expert_hashes = _read_hashes(sources, written.assembled)
     lock = Lock(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
@@ -96,7 +123,7 @@ def write_lock(directory: Path, recipe: Recipe, sources: Opened, assembled: Asse
             name: _locked_expert(recipe.experts[name], checkpoint, expert_hashes.get(name, {}))
             for name, checkpoint in sources.experts.items()
         },
-        output=LockedOutput(files=files, tensors=hashes),
+        output=LockedOutput(files=files, tensors=written.hashes, errors=dict(written.errors)),
     )
     lock.write(directory)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from supermerge.assemble import Geometry
+from supermerge.assemble.adapter import AdapterLayout
 from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
 from supermerge.methods.settings import LearnSettings
 from supermerge.report import results as report
@@ -15,7 +17,7 @@ from supermerge.report.write import write_report
 from supermerge.run.environment import environment
 from supermerge.run.journal import Journal
 from supermerge.run.learned import LearnedMerge
-from supermerge.run.output import provenance
+from supermerge.run.output import Written, provenance
 from supermerge.run.prepared import Prepared
 
 
@@ -27,7 +29,7 @@ def results_of(
     tasks: dict[str, report.TaskResult],
     *,
     learned: LearnedMerge | None = None,
-    geometry: Geometry | None = None,
+    written: Written | None = None,
     output_bytes: int = 0,
 ) -> report.Results:
     """Everything that the report shows; local paths as seen from `target`, the directory it will be in."""
@@ -41,7 +43,8 @@ def results_of(
         models=models,
         learning=_learning(learned, ready) if learned else None,
         coefficients=_coefficients(learned) if learned else None,
-        geometry=_geometry(geometry) if geometry else None,
+        geometry=_geometry(written.assembled.geometry) if written and written.assembled.geometry else None,
+        adapter=_adapter(written.layout, written.errors) if written and written.layout else None,
         warnings=list(journal.warnings),
         cost=report.Cost(
             phases=journal.phases,
@@ -92,6 +95,18 @@ def _coefficients(learned: LearnedMerge) -> report.Coefficients:
         experts=list(found.experts),
         tensors=names,
         values=[(c if c.dim() == 1 else c.mean(1)).tolist() for c in effective],
+    )
+
+
+def _adapter(layout: AdapterLayout, errors: Mapping[str, float]) -> report.Adapter:
+    saved = layout.saved
+    ranks = [product.rank for product in saved.products.values()]
+    return report.Adapter(
+        kind=saved.kind,
+        modules=len(saved.products) + len(saved.scales),
+        whole=len(saved.whole),
+        ranks=[min(ranks), max(ranks)] if ranks else None,
+        errors=dict(errors),
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supermerge.checkpoint import Checkpoint
+from supermerge.checkpoint import open_expert
 from supermerge.events import emit, muted, phase
 from supermerge.run.prepared import Prepared
 
@@ -25,7 +26,8 @@ def worse_than_base(ready: Prepared, directory: Path) -> str | None:
         return None
     from supermerge.tasks.evaluate import evaluate_source
 
-    with phase("validating"), muted(), Checkpoint.open(directory) as merged:
+    with phase("validating"), muted(), ExitStack() as stack:
+        merged = open_expert(directory, ready.opened.base, stack)
         before = evaluate_source(ready.bench, "base", ready.opened.base, rows)
         after = evaluate_source(ready.bench, "merged", merged, rows)
     worse = lost_to(before, after)

@@ -10,7 +10,8 @@ import torch
 import transformers
 from torch import nn
 
-from supermerge.checkpoint import Checkpoint
+from supermerge.checkpoint import Checkpoint, open_expert
+from supermerge.checkpoint.adapters import is_adapter, read_settings
 from supermerge.checkpoint.locate import read_json
 from supermerge.errors import CheckpointError, UsageError
 from supermerge.tasks.save import HEADS
@@ -26,8 +27,8 @@ def load(directory: str | os.PathLike[str], task: str | None = None) -> nn.Modul
     """
     root = Path(directory)
     with ExitStack() as files:
-        merged = files.enter_context(Checkpoint.open(root))
-        names = merged.config.get("architectures") or [None]
+        merged, kind_name = _opened(root, files)
+        names = [kind_name] if kind_name else merged.config.get("architectures") or [None]
         kind = getattr(transformers, str(names[0]), None)
         if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
             raise CheckpointError(
@@ -38,6 +39,21 @@ def load(directory: str | os.PathLike[str], task: str | None = None) -> nn.Modul
         wanted = {} if task is None else {task: _saved_head(root, task, files)}
         host, heads = build_task_models(merged, wanted, kind=kind, dtype=stored)
     return host.model if task is None else heads[task].module
+
+
+def _opened(root: Path, files: ExitStack) -> tuple[Checkpoint, str | None]:
+    """The merged model, and the class that an adapter was made for: an adapter is seen on the base that it names."""
+    if not is_adapter(root):
+        return files.enter_context(Checkpoint.open(root)), None
+    settings = read_settings(root)
+    if settings.trained_on is None:
+        raise CheckpointError(
+            f"{settings.path}: does not say which model it is an adapter on.",
+            hint="Set its base_model_name_or_path to that model's directory or hub id.",
+        )
+    place = f"{settings.trained_on}@{settings.revision}" if settings.revision else settings.trained_on
+    base = files.enter_context(Checkpoint.open(place))
+    return open_expert(root, base, files), settings.model_class
 
 
 def _saved_head(root: Path, task: str, files: ExitStack) -> HeadSource:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,10 +22,6 @@ def trained(tmp_path: Path) -> Callable[..., Trained]:
         base, adapter = tmp_path / f"base-{case.model.__name__}", tmp_path / f"adapter-{seed}-{name.replace(' ', '-')}"
         if base not in states:
             states[base] = save_base(base, case.model)
-        state = states[base]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            save_adapter(adapter, case, state, seed)
-        return Trained(base, adapter, case, state)
+        return save_adapter(Trained(base, adapter, case, states[base]), seed)
 
     return make

@@ -2,7 +2,7 @@
 
 from supermerge.checkpoint.adapters.changes import Changed, Directed, LowRank, Rescaled, Shifted
 from supermerge.checkpoint.adapters.expert import WEIGHTS_NAME, open_expert
-from supermerge.checkpoint.adapters.settings import CONFIG_NAME, is_adapter
+from supermerge.checkpoint.adapters.settings import CONFIG_NAME, is_adapter, read_settings
 from supermerge.checkpoint.adapters.view import AdapterView, adapter_of
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "adapter_of",
     "is_adapter",
     "open_expert",
+    "read_settings",
 ]

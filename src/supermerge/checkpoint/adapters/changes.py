@@ -127,8 +127,8 @@ class Changed:
 class Fitted:
     """What an adapter makes of a model.
 
-    `changed`: name in the model -> what becomes of it. `trained`: the same names -> those of the model, without PEFT's
-    prefix, in which the adapter was trained.
+    `changed`: name in the model -> what becomes of it. `trained`: such names -> those of the model, without PEFT's
+    prefix, in which the adapter was trained, where the adapter has them.
     """
 
     changed: Mapping[str, Changed]

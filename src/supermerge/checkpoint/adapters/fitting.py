@@ -44,7 +44,7 @@ class Fitting:
             self._require_targets()
         self._raise()
         trained = {name: trained for trained, name in self._names.items()}
-        return Fitted(self.changed, {name: trained.get(name, name) for name in self.changed})
+        return Fitted(self.changed, {name: trained[name] for name in self.changed if name in trained})
 
     def _replace(self, trained: str, stored: str) -> None:
         name = self._names.get(trained)

@@ -79,6 +79,12 @@ class AdapterSettings:
     """Names of modules, where the config lists them and restricts them in no other way."""
     saved: tuple[str, ...]
     """Modules that were trained whole."""
+    task_type: str | None
+    """PEFT's word for what the model was trained for."""
+    revision: str | None
+    """The commit of the model that it was trained on, on a hub."""
+    model_class: str | None
+    """The class of transformers that it was trained in, where the config names it."""
 
     def scale(self, module: str, rank: int) -> float:
         """s of τ = s · B · A for a module whose A has `rank` rows. CheckpointError where the config gives another."""
@@ -139,6 +145,9 @@ def read_settings(directory: Path) -> AdapterSettings:
         directed=bool(written.get("use_dora")),
         targets=_targets(written),
         saved=_names(written.get("modules_to_save")),
+        task_type=_text(written.get("task_type")),
+        revision=_text(written.get("revision")),
+        model_class=_model_class(written.get("auto_mapping")),
     )
 
 
@@ -150,6 +159,10 @@ def _targets(written: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _names(value: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in value) if isinstance(value, list) else ()
+
+
+def _model_class(mapping: Any) -> str | None:
+    return _text(mapping.get("base_model_class")) if isinstance(mapping, dict) else None
 
 
 def _text(value: Any) -> str | None:

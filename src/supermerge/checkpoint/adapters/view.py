@@ -17,8 +17,9 @@ from supermerge.checkpoint.source import TensorSource
 class AdapterView:
     """An adapter on the base.
 
-    `changed`: the base's name -> what becomes of it; the task vector of every other tensor is zero. `trained`: the same
-    names -> those of the model that it was trained in. `store` gives the adapter's own tensors.
+    `changed`: the base's name -> what becomes of it; the task vector of every other tensor is zero. `trained`: such
+    names -> those of the model that it was trained in, where the adapter has them. `store` gives the adapter's own
+    tensors.
     """
 
     settings: AdapterSettings
@@ -47,6 +48,5 @@ def adapter_of(base: Checkpoint, expert: TensorSource) -> AdapterView | None:
         return None
     fitted = source.fitted
     changed = {ours: fitted.changed[theirs] for ours, theirs in names.items() if theirs in fitted.changed}
-    return AdapterView(
-        source.settings, source.adapter, changed, {ours: fitted.trained[names[ours]] for ours in changed}
-    )
+    trained = {ours: fitted.trained[theirs] for ours, theirs in names.items() if theirs in fitted.trained}
+    return AdapterView(source.settings, source.adapter, changed, trained)
