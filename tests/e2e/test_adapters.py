@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from supermerge import compare, evaluate, run
+from supermerge import compare, evaluate, load, run
 from supermerge.checkpoint import Checkpoint, open_expert
 from supermerge.lock import Lock
 from supermerge.recipe import Recipe
@@ -132,3 +132,34 @@ def test_classes_are_counted_in_the_head(pair: Pair) -> None:
     with ExitStack() as stack:
         base = stack.enter_context(Checkpoint.open(pair.directory / "base"))
         assert open_expert(path.parent, base, stack).config["num_labels"] == 6
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "row"])
+def test_what_is_learned_is_an_adapter_again(granularity: str, pair: Pair) -> None:
+    """One coefficient per tensor, or per row of B: the adapter is the dense merge, for every task."""
+    factored(pair.directory / "base", pair.directory / "experts" / "topic", pair.directory / "second")
+    shared = [
+        "experts.topic={adapter: second}",
+        "tasks.topic.labels=[animal, vehicle]",
+        f"method.granularity={granularity}",
+        "if_worse=warn",
+    ]
+    dense = run(Recipe.of(pair.adapter, shared), output=pair.directory / "a")
+    wanted = Recipe.of(pair.adapter, [*shared, "output={save_as: adapter}"])
+    made = run(wanted, output=pair.directory / "b")
+    assert made.results.adapter is not None
+    assert made.results.adapter.errors == {}
+    expected = load_file(dense.directory / "model.safetensors")
+    with ExitStack() as stack:
+        base = stack.enter_context(Checkpoint.open(pair.directory / "base"))
+        seen = open_expert(made.directory, base, stack)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(seen.read(name), tensor, rtol=0, atol=1e-6, msg=name)
+    assert verify(made.directory).loads_as == f"LORA adapter of PEFT on {pair.directory / 'base'}"
+    assert check(made.directory)
+    values = [{task: score.value for task, score in evaluate(path.directory, wanted).items()} for path in (dense, made)]
+    assert values[0] == values[1]
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        logits = [load(each.directory, "mood")(input_ids=ids).logits for each in (dense, made)]
+    torch.testing.assert_close(logits[1], logits[0], rtol=0, atol=1e-5)

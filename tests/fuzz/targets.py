@@ -12,10 +12,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from supermerge.checkpoint import Checkpoint
+import torch
+
+from supermerge.checkpoint import Checkpoint, open_expert
+from supermerge.checkpoint.adapters import CONFIG_NAME, WEIGHTS_NAME
 from supermerge.checkpoint.header import Refused, parse_header
 from supermerge.checkpoint.locate import parse_weight_map
 from supermerge.errors import DataError, RecipeError, SupermergeError, UsageError
@@ -135,7 +138,28 @@ def coefficients(raw: bytes) -> None:
             found.effective(name)
 
 
+BASE = {
+    "layers.0.q.weight": torch.ones(4, 4),
+    "layers.0.q.bias": torch.ones(4),
+    "layers.1.q.weight": torch.ones(4, 4),
+    "embed.weight": torch.ones(6, 4),
+}
+
+
+def adapter(raw: bytes) -> None:
+    """An adapter on a small base: two bytes that say how many bytes of tensors there are, the config, 0, the header."""
+    config, _, text = raw[2:].partition(b"\0")
+    (PLACE / CONFIG_NAME).write_bytes(config)
+    tensors = bytes(int.from_bytes(raw[:2], "little"))
+    (PLACE / WEIGHTS_NAME).write_bytes(len(text).to_bytes(8, "little") + text + tensors)
+    (PLACE / "model.safetensors").unlink(missing_ok=True)  # what another target left would be taken for a model
+    with suppress(SupermergeError), ExitStack() as stack:
+        expert = open_expert(PLACE, stack.enter_context(Checkpoint.open(BASE)), stack)
+        for name, info in expert.tensors.items():
+            assert tuple(expert.read(name).shape) == info.shape
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
-    for each in (header, safetensors, index, yaml, recipe, mergekit, override, jsonl, csv, lock, coefficients)
+    for each in (header, safetensors, index, yaml, recipe, mergekit, override, jsonl, csv, lock, coefficients, adapter)
 }
