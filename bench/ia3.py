@@ -39,9 +39,9 @@ from supermerge.demo.splits import write_jsonl
 
 RESULTS = Path(__file__).parent / "results" / "ia3.json"
 UNLABELLED, BUDGET = 256, 32
-LABELS = {"name": "supermerge", "steps": 40}
+LABELS = {"name": "supermerge", "steps": 30}
 # The demo's settings; one coefficient per IA3 vector.
-BOTH = {"name": "supermerge", "loss": {"cross_entropy": 0.1, "distill": 1}, "steps": 45, "refit": False}
+BOTH = {"name": "supermerge", "loss": {"cross_entropy": 0.1, "distill": 1}, "steps": 30, "every": 5, "refit": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     methods = ["linear", "task_arithmetic", "ties", "dare_linear"]
     parser.add_argument("--methods", nargs="+", default=methods, help="without data")
-    parser.add_argument("--test", type=int, default=300, help="test examples per task")
+    parser.add_argument("--test", type=int, default=200, help="test examples per task")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
