@@ -101,7 +101,7 @@ ROWS |= {
     "mats": Row(
         one_expert={"subspace": "inputs", "tolerance": 1e-9}, identical={"subspace": "inputs", "tolerance": 1e-9}
     ),
-    "gradient_matching": Row(one_expert={}),
+    "gradient_matching": Row(one_expert={"scale": 1}),
     "lot": Row(one_expert={"ridge": 1e-9}, identical={"ridge": 1e-9}),
     # Eigenvectors of equal eigenvalues are anyone's guess.
     "cat": Row(generic=True, one_expert={"scale": 1}),

@@ -96,7 +96,7 @@ class TestGradientMatching:
         assert_close(merged("gradient_matching", params, [0], [[2], [-1]], measured), [expected])
 
     def test_sizes_multiply_the_mean(self):
-        params = {"estimator": "exact", "sizes": [30, 10], "base_size": 10}
+        params = {"estimator": "exact", "scale": 1, "sizes": [30, 10], "base_size": 10}
         measured = given(fisher_exact=[[0.1], [0.1]], base_fisher_exact=[[0.1]])
         assert_close(merged("gradient_matching", params, [0], [[2], [-1]], measured), [1.2])
 
@@ -112,22 +112,29 @@ class TestGradientMatching:
         h = [[0.2, 3, 1], [1, 1, 5]]
         measured = given(fisher_exact=h, base_fisher_exact=[[0, 0, 0]])
         base, taus = [1, 2, 3], [[1, -1, 2], [0.5, 2, 0]]
-        found = merged("gradient_matching", {"estimator": "exact", "prior": 0}, base, taus, measured)
+        found = merged("gradient_matching", {"estimator": "exact", "scale": 1, "prior": 0}, base, taus, measured)
         assert torch.allclose(found, merged("fisher", PLAIN, base, taus, measured), rtol=0, atol=1e-6)
 
     def test_one_expert_comes_back_whatever_is_known(self):
         measured = given(fisher_exact=[[0.2, 7]], base_fisher_exact=[[3, 0.1]])
-        found = merged("gradient_matching", {"estimator": "exact"}, [1, 1], [[2, -1]], measured)
+        found = merged("gradient_matching", {"estimator": "exact", "scale": 1}, [1, 1], [[2, -1]], measured)
         assert_close(found, [3.0, 0.0])
+
+    def test_a_base_that_outweighs_the_experts_gives_task_arithmetic(self):
+        # What the demo's base does: H₀ is a hundred times what the experts know.
+        measured = given(fisher_exact=[[0.01, 0.02], [0.03, 0.01]], base_fisher_exact=[[3, 3]])
+        found = merged("gradient_matching", {"estimator": "exact", "scale": 0.3}, [1, 1], [[1, 2], [3, 4]], measured)
+        assert_close(found, [1 + 0.3 * 4, 1 + 0.3 * 6], 0.01)
 
     def test_equal_experts_overshoot_by_what_the_base_counts_once_more(self):
         # (2 · 1 + 3 + 2) / (1 + 3 + 2)
         measured = given(fisher_exact=[[3], [2]], base_fisher_exact=[[1]])
-        found = merged("gradient_matching", {"estimator": "exact", "prior": 0}, [0], [[1], [1]], measured)
+        found = merged("gradient_matching", {"estimator": "exact", "scale": 1, "prior": 0}, [0], [[1], [1]], measured)
         assert_close(found, [7 / 6])
 
     def test_without_information_and_prior_tasks_count_alike(self):
-        params, nothing = {"estimator": "exact", "prior": 0}, given(fisher_exact=[[0], [0]], base_fisher_exact=[[0]])
+        params = {"estimator": "exact", "scale": 1, "prior": 0}
+        nothing = given(fisher_exact=[[0], [0]], base_fisher_exact=[[0]])
         found = merged("gradient_matching", params, [0], [[2], [-1]], nothing)
         assert_close(found, [0.5])
 

@@ -38,7 +38,7 @@ def gradient_matching(
     taus: Tensor,
     *,
     statistics: Statistics,
-    scale: Scale = 1.0,
+    scale: Scale = 0.3,
     sizes: Shares = None,
     base_size: NonNegative = 1.0,
     prior: NonNegative = 1e-12,
@@ -53,7 +53,10 @@ def gradient_matching(
     by the number of experts.
 
     Departs from the paper: the base's Fisher information is that on the examples of all tasks, since its own training
-    data are not at hand; a negative α, which forgets tasks, is not offered: H̄ may vanish.
+    data are not at hand. The base is less sure of them than the experts are, so H₀ outweighs the Hᵢ and the merge is
+    close to task arithmetic with scale α: α is 0.3 by default (in the paper 1). `base_size: 0` leaves H₀ out, which
+    with α = 1 is Fisher merging without its normalisation. A negative α, which forgets tasks, is not offered: H̄ may
+    vanish.
     """
     kind, of_base = wanted({"estimator": estimator})
     found, before = statistics.of(kind), statistics.of(of_base)
