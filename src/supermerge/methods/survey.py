@@ -16,6 +16,9 @@ from supermerge.methods.context import BLOCK, Context
 from supermerge.methods.measured import Statistics
 from supermerge.methods.selection import Selection
 
+_WIDE = BLOCK // 4
+"""Elements whose fp64 copies are multiplied at once: they stay in the cache, and BLOCK is a multiple of it."""
+
 
 class Survey(ABC):
     """Statistics of one tensor, or of all tensors that one method merges.
@@ -112,10 +115,13 @@ class GramSurvey(Survey):
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Add the products of one piece, block by block in fp64."""
-        rows = [base.reshape(-1), *taus.reshape(len(taus), -1)]
-        for start in range(0, len(rows[0]), BLOCK):
-            wide = torch.stack([row[start : start + BLOCK].double() for row in rows])
-            for place, product in enumerate((wide @ wide.T).flatten().tolist()):
+        flat, rows = base.reshape(-1), taus.reshape(len(taus), -1)
+        wide = torch.empty(self._size, min(_WIDE, len(flat)), dtype=torch.float64)
+        for start in range(0, len(flat), _WIDE):
+            part = wide[:, : min(_WIDE, len(flat) - start)]
+            part[0] = flat[start : start + _WIDE]
+            part[1:] = rows[:, start : start + _WIDE]
+            for place, product in enumerate((part @ part.T).flatten().tolist()):
                 self._totals.add(place, product)
 
     def finish_pass(self) -> bool:
