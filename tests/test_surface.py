@@ -23,6 +23,8 @@ COMMANDS = {
     "compare": "RECIPE --methods -o --output --json --debug",
     "inspect": "CHECKPOINT... --base --json --debug",
     "methods": "NAME --json --debug",
+    "add": "DIR --expert --recipe --debug",
+    "remove": "DIR --expert --debug",
     "verify": "DIR --check --debug",
     "doctor": "RECIPE --json --debug",
     "demo": "-o --output --debug",

@@ -44,8 +44,27 @@ class LockedOutput(_Part):
     errors: dict[str, float] = Field(default_factory=dict)
 
 
+class Change(_Part):
+    """An expert that was added to the merge, or removed from it.
+
+    `how`: all experts were merged anew, or the merge so far was one of the models. `replaced` is the hash of the lock
+    file that was there before, `coefficients` of the ones that learning started from.
+    """
+
+    action: Literal["added", "removed"]
+    expert: str
+    at: str
+    how: Literal["all experts", "merge so far"]
+    replaced: Blake3
+    coefficients: Blake3 | None = None
+
+
 class Lock(_Part):
-    """The content of `recipe.lock.json`. `recipe` is the hash of the bytes of `recipe.yaml` beside it."""
+    """The content of `recipe.lock.json`. `recipe` is the hash of the bytes of `recipe.yaml` beside it.
+
+    `tree` says in which groups coefficients were learned, as `((a, b), (c, d))`, where it was not one of all experts.
+    `history` are the changes since the first run, the latest last.
+    """
 
     format: Literal[1] = 1
     created: str
@@ -56,6 +75,8 @@ class Lock(_Part):
     base: LockedSource
     experts: dict[str, LockedSource]
     output: LockedOutput
+    tree: str | None = None
+    history: tuple[Change, ...] = ()
 
     def write(self, directory: Path) -> None:
         """Write it into `directory`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 
@@ -33,9 +34,10 @@ def distances(match: Match) -> dict[str, float]:
     return {expert: math.sqrt(square / total) if total else 0.0 for expert, square in squares.items()}
 
 
-def require_related(match: Match) -> None:
-    """CheckpointError for experts that are farther from the base than fine-tuning takes a model."""
-    far = {expert: distance for expert, distance in distances(match).items() if distance > _UNRELATED}
+def require_related(match: Match, experts: Collection[str] | None = None) -> None:
+    """CheckpointError for experts (those named, or all) that are farther from the base than fine-tuning takes one."""
+    asked = match.experts if experts is None else experts
+    far = {name: distance for name, distance in distances(match).items() if distance > _UNRELATED and name in asked}
     if far:
         listed = ", ".join(f"{expert} ({distance:.3g})" for expert, distance in far.items())
         raise CheckpointError(

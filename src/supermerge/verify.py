@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from supermerge.checkpoint import Buffer, Checkpoint, TensorInfo, TensorSource, hash_stored
@@ -47,20 +47,45 @@ def verify(directory: str | os.PathLike[str]) -> Verified:
     path = Path(directory)
     lock = Lock.read(path)
     with phase("verify"):
-        _refuse(path, list(_file_differences(path, lock)))
-        recipe = Recipe.load(path / "recipe.yaml")
-        with Checkpoint.open(weights_of(path)) as checkpoint:
-            _refuse(path, list(_tensor_differences("tensor", checkpoint, lock.output.tensors)))
-            loads_as = None if is_adapter(path) else require_loadable(checkpoint, whole=bool(recipe.tasks))
-            files = [path / "recipe.yaml", *(path / name for name in lock.output.files)]
-            size = sum(file.stat().st_size for file in files) + checkpoint.bytes_read
+        recipe, own = require_intact(path, lock)
         inputs = reachable(lock, recipe)
-        differences, read = _input_differences(lock, inputs)
+        changed, read = input_differences(lock, inputs)
+        differences = [line for lines in changed.values() for line in lines]
         if is_adapter(path) and inputs.recipe is not None and not differences:
-            loads_as = require_fitting(path, inputs.recipe.base)
+            own = replace(own, loads_as=require_fitting(path, inputs.recipe.base))
         _refuse(path, differences, "Inputs were changed after the run: the merge cannot be made again from them.")
     found = (*(["base"] if inputs.recipe else []), *(inputs.recipe.experts if inputs.recipe else ()))
-    return Verified(len(files), len(checkpoint.tensors), size + read, found, inputs.unreachable, loads_as)
+    return replace(own, bytes_read=own.bytes_read + read, inputs=found, unreachable=inputs.unreachable)
+
+
+def require_intact(path: Path, lock: Lock) -> tuple[Recipe, Verified]:
+    """The directory itself against its lock file; its recipe, and what was read. RefusedError names what differs."""
+    _refuse(path, list(_file_differences(path, lock)))
+    recipe = Recipe.load(path / "recipe.yaml")
+    with Checkpoint.open(weights_of(path)) as checkpoint:
+        _refuse(path, list(_tensor_differences("tensor", checkpoint, lock.output.tensors)))
+        loads_as = None if is_adapter(path) else require_loadable(checkpoint, whole=bool(recipe.tasks))
+        files = [path / "recipe.yaml", *(path / name for name in lock.output.files)]
+        size = sum(file.stat().st_size for file in files) + checkpoint.bytes_read
+    return recipe, Verified(len(files), len(checkpoint.tensors), size, loads_as=loads_as)
+
+
+def input_differences(lock: Lock, inputs: Inputs) -> tuple[dict[str, list[str]], int]:
+    """What differs in the inputs that are there: lines by expert ("" is the base, or no one alone), and bytes read."""
+    if inputs.recipe is None:
+        return {}, 0
+    try:
+        with opened(inputs.recipe) as sources:
+            found = {"": list(_changed("base", sources.base, lock.base))}
+            for name, source in sources.locked.items():
+                found[name] = [
+                    *_changed(f"expert {name}", source, lock.experts[name]),
+                    *_settings_changed(name, sources.experts[name], lock.experts[name]),
+                ]
+            read = sum(each.bytes_read for each in sources.inputs)
+            return {name: lines for name, lines in found.items() if lines}, read
+    except CheckpointError as error:
+        return {"": [error.message]}, 0
 
 
 def require_written(directory: Path, infos: Sequence[TensorInfo], hashes: Mapping[str, str]) -> None:
@@ -146,21 +171,6 @@ def _tensor_differences(label: str, source: TensorSource, expected: Mapping[str,
         emit("progress", phase="verify", done=number, total=len(source.tensors), unit="tensors")
     for name in expected.keys() - source.tensors.keys():
         yield f"{label} {name} is missing"
-
-
-def _input_differences(lock: Lock, inputs: Inputs) -> tuple[list[str], int]:
-    """What differs in the inputs that are there, and how many bytes were read of them."""
-    if inputs.recipe is None:
-        return [], 0
-    try:
-        with opened(inputs.recipe) as sources:
-            differences = [*_changed("base", sources.base, lock.base)]
-            for name, source in sources.locked.items():
-                differences += _changed(f"expert {name}", source, lock.experts[name])
-                differences += _settings_changed(name, sources.experts[name], lock.experts[name])
-            return differences, sum(each.bytes_read for each in sources.inputs)
-    except CheckpointError as error:
-        return [error.message], 0
 
 
 def _settings_changed(name: str, expert: Checkpoint, locked: LockedSource) -> Iterator[str]:

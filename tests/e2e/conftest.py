@@ -34,6 +34,41 @@ def tiny(tiny_original: Path, tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def four_original(tiny_original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny example with two more experts, `topic2` and `mood2`: the first two, and noise. Their data are the same.
+
+    Its recipe's method is `supermerge` with few steps.
+    """
+    import torch
+    import yaml
+    from safetensors.torch import load_file, save_file
+
+    directory = tmp_path_factory.mktemp("four") / "tiny"
+    shutil.copytree(tiny_original, directory)
+    recipe = yaml.safe_load((directory / "recipe.yaml").read_text())
+    for seed, name in enumerate(("topic", "mood")):
+        more = directory / "experts" / f"{name}2"
+        shutil.copytree(directory / "experts" / name, more)
+        generator = torch.Generator().manual_seed(seed)
+        tensors = load_file(more / "model.safetensors")
+        noisy = {key: t + 0.02 * torch.randn(t.shape, generator=generator) for key, t in tensors.items()}
+        save_file(noisy, more / "model.safetensors", metadata={"format": "pt"})
+        recipe["experts"][f"{name}2"] = f"experts/{name}2"
+        recipe["tasks"][f"{name}2"] = {**recipe["tasks"][name], "expert": f"{name}2"}
+    recipe["method"] = {"name": "supermerge", "steps": 4, "lr": 0.1}
+    (directory / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return directory
+
+
+@pytest.fixture
+def four(four_original: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may break."""
+    directory = tmp_path / "four"
+    shutil.copytree(four_original, directory)
+    return directory
+
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 

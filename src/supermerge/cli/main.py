@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from supermerge import __version__
+from supermerge.cli.add import add
 from supermerge.cli.compare import compare
 from supermerge.cli.demo import demo
 from supermerge.cli.doctor import doctor
@@ -17,6 +18,7 @@ from supermerge.cli.guard import quiet_when_interrupted, report_bug
 from supermerge.cli.inspect import inspect
 from supermerge.cli.methods import methods
 from supermerge.cli.plan import plan
+from supermerge.cli.remove import remove
 from supermerge.cli.run import run
 from supermerge.cli.verify import verify
 
@@ -28,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (run, plan, evaluate, compare, inspect, methods, verify, doctor, demo):
+for _command in (run, plan, evaluate, compare, inspect, methods, add, remove, verify, doctor, demo):
     app.command()(_command)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,12 @@ def parameters(method: Method) -> Iterator[Parameter]:
     """Every parameter that a recipe may set beside the method's name."""
     settings = settings_of(method, {})
     model = type(settings) if settings else method.parameters
-    schemas = model.model_json_schema().get("properties", {})
+    document = model.model_json_schema()
+    parts = document.get("$defs", {})
     for name, field in model.model_fields.items():
         default = getattr(settings, name) if settings else field.default
-        schema = {**schemas[name], **({} if field.is_required() else {"default": default})}
+        written = {} if field.is_required() else {"default": default}
+        schema = {**_whole(document["properties"][name], parts), **written}
         yield Parameter(name, "required" if field.is_required() else _shown(default), _words(schema), schema)
 
 
@@ -70,6 +72,17 @@ def described(method: Method) -> dict[str, Any]:
     }
 
 
+def _whole(schema: Any, parts: Mapping[str, Any]) -> Any:
+    """A schema with what it refers to in its place, so that it stands on its own."""
+    if isinstance(schema, list):
+        return [_whole(each, parts) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _whole(parts[schema["$ref"].rpartition("/")[2]], parts)
+    return {key: _whole(value, parts) for key, value in schema.items()}
+
+
 def _shown(default: Any) -> str:
     """A default as a recipe would write it."""
     if isinstance(default, tuple):
@@ -85,6 +98,8 @@ def _words(schema: dict[str, Any]) -> str:
         return " | ".join(str(choice) for choice in schema["enum"])
     if schema.get("type") == "array":
         return "list of globs" if schema["items"].get("type") == "string" else "one per expert"
+    if "properties" in schema:
+        return f"keys {', '.join(schema['properties'])}"
     if schema.get("type") == "object":
         return f"{_words(schema.get('additionalProperties', {}))} by name"
     return schema.get("type", "value") + _bounds(schema)

@@ -25,7 +25,10 @@ Teachers = Mapping[str, Mapping[int, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What is learned from, or measured on: labelled examples by task, and those that entropy and teachers work on."""
+    """What is learned from, or measured on: labelled examples by task, and those that entropy and teachers work on.
+
+    Both have the same tasks, in the recipe's order; they are the ones that are learned.
+    """
 
     labelled: dict[str, list[Example]]
     unlabelled: dict[str, list[Example]]
@@ -52,7 +55,7 @@ class Batches:
     def __iter__(self) -> Iterator[list[tuple[str, Part, float]]]:
         step = 0
         while True:
-            yield [self._item(task, objective, step) for task in self._bench.specs for objective in self._weights]
+            yield [self._item(task, objective, step) for task in self._material.labelled for objective in self._weights]
             step += 1
 
     def _item(self, task: str, objective: str, step: int) -> tuple[str, Part, float]:
@@ -83,8 +86,8 @@ class Batches:
         Only objectives with a target count (see `OBJECTIVES`), and only tasks that hold examples back.
         """
         return sum(
-            spec.weight * weight * self._mean(task, objective, held_back)
-            for task, spec in self._bench.specs.items()
+            self._bench.specs[task].weight * weight * self._mean(task, objective, held_back)
+            for task in held_back.labelled
             for objective, weight in self._weights.items()
             if OBJECTIVES[objective].target
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,9 @@ from supermerge.events import phase
 from supermerge.learn.balance import Balance, worst_first
 from supermerge.learn.basis import Basis
 from supermerge.learn.batches import Batches, Material, Teachers
+from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.derived import sources
+from supermerge.learn.given_start import Given, given_start
 from supermerge.learn.learn import Learned, learn
 from supermerge.learn.loop import EarlyStopping, Saving
 from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
@@ -52,6 +54,10 @@ class Session:
     """Identifies recipe, checkpoints and data, so that no other run's state is resumed."""
     after_search: Callable[[], object] | None = None
     """Called while the workbench has the best of the search, which has not learned from what is held back."""
+    given: Mapping[str, Given] = field(default_factory=dict)
+    """Where vectors start, instead of as the basis says."""
+    originals: Mapping[str, TensorSource] | None = None
+    """The experts that teach, where those of `match` are merges of them."""
 
     def learn(self, settings: LearnSettings, basis: Basis) -> Learned:
         """Learn the coefficients: with held-back rows first the number of steps, then (`refit`) from all rows.
@@ -69,11 +75,12 @@ class Session:
             return Batches(self.bench, weights, material, teachers, self.seed)
 
         with sources(basis, self.match, self.seed, self.directory, self.key) as vectors:
+            init = self._init(settings, basis, vectors)
 
             def run(name: str, steps: int, material: Material, held_back: Material | None = None) -> Learned:
                 steps_of = batches(material)
                 balance = worst_first(self._of_experts(steps_of)) if settings.balance == "worst" else None
-                return self._run(settings, vectors, basis.init, name, steps, steps_of, held_back, balance)
+                return self._run(settings, vectors, init, name, steps, steps_of, held_back, balance)
 
             if not any(held_back.of(task, name) for task in self.rows for name in weights):
                 return run("learning", settings.steps, kept)
@@ -87,6 +94,15 @@ class Session:
             refitted.history = found.history
             return refitted
 
+    def _init(
+        self, settings: LearnSettings, basis: Basis, vectors: Mapping[str, TensorSource]
+    ) -> Mapping[str, float] | Coefficients:
+        if not self.given:
+            return basis.init
+        bound = {name: self.bench.bind(source) for name, source in vectors.items()}
+        start = {**basis.init, **self.given}
+        return given_start(self.bench.model, self.bench.bind(self.match.base), bound, settings, start)
+
     def held_back_loss(self, batches: Batches, held_back: Material) -> float:
         """What early stopping watches: the objectives on the examples held back."""
         return batches.measure(held_back)
@@ -95,7 +111,7 @@ class Session:
         self,
         settings: LearnSettings,
         vectors: Mapping[str, TensorSource],
-        init: Mapping[str, float],
+        init: Mapping[str, float] | Coefficients,
         name: str,
         steps: int,
         batches: Batches,
@@ -179,7 +195,7 @@ class Session:
                         f"tasks.{task}: {objectives[0]} of {spec.type} tasks would keep numbers for every token.",
                         hint="Use loss cross_entropy for this task's recipe.",
                     )
-                self.bench.load(self.match.experts[spec.expert])
+                self.bench.load(self._experts[spec.expert])
                 for start in range(0, len(examples), spec.batch_size):
                     part = examples[start : start + spec.batch_size]
                     batch = self.bench.batch(task, part)
@@ -188,12 +204,17 @@ class Session:
                         teachers[name].update({id(example): row for example, row in zip(part, given, strict=True)})
         return teachers
 
+    @property
+    def _experts(self) -> Mapping[str, TensorSource]:
+        """The experts that the tasks name."""
+        return self.originals or self.match.experts
+
     def _of_experts(self, batches: Batches) -> dict[str, float]:
         """The loss of every task with the weights of its own expert."""
         found: dict[str, float] = {}
         with phase("teaching"), torch.no_grad():
-            for task, spec in self.bench.specs.items():
-                self.bench.load(self.match.experts[spec.expert])
+            for task in self.rows:
+                self.bench.load(self._experts[self.bench.specs[task].expert])
                 found[task] = batches.loss_of(task)
         return found
 

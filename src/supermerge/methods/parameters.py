@@ -59,7 +59,7 @@ def validated(name: str, model: type[BaseModel], given: Mapping[str, Any]) -> di
             # A union reports every member: one that has the right type but the wrong value says more.
             if key not in problems or problems[key]["type"].endswith("_type"):
                 problems[key] = found if not found["type"].endswith("_type") else problems.get(key, found)
-        lines = [_problem(key, found, known) for key, found in problems.items()]
+        lines = [_problem(found, model, given) for found in problems.values()]
         raise RecipeError(
             f"method {name}: {'; '.join(lines)}.",
             hint=f"`supermerge methods {name}` lists its parameters: {', '.join(known) or 'none'}.",
@@ -67,12 +67,25 @@ def validated(name: str, model: type[BaseModel], given: Mapping[str, Any]) -> di
     return {key: getattr(checked, key) for key in known}
 
 
-def _problem(key: str, found: Any, known: Sequence[str]) -> str:
+def _problem(found: Any, model: type[BaseModel], given: Mapping[str, Any]) -> str:
+    key, *inside = map(str, found["loc"])
+    known: Sequence[str] = list(model.model_fields)
+    # A parameter may have keys of its own; pydantic also adds the types of a union, which say nothing here.
+    if inside and isinstance(given[key], Mapping) and inside[0] in given[key]:
+        place, last, known = f"{key}.{inside[0]}", inside[0], _fields_of(model.model_fields[key].annotation)
+    else:
+        place = last = key
     if found["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, known, n=1)
-        return f"unknown parameter {key!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
-    message = found["msg"][0].lower() + found["msg"][1:]
-    return f"{key} = {found['input']!r}: {message}"
+        close = difflib.get_close_matches(last, known, n=1)
+        return f"unknown parameter {place!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+    message = found["msg"].removeprefix("Value error, ")
+    return f"{place} = {found['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_of(annotation: Any) -> list[str]:
+    """The keys of the model that `annotation` is, or may be."""
+    models = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return [name for kind in models if issubclass(kind, BaseModel) for name in kind.model_fields]
 
 
 def per_expert(value: float | Sequence[float], k: int) -> list[float]:

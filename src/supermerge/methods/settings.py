@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Hierarchy(BaseModel):
+    """Experts are merged in groups, then the merges of the groups, and so on up a tree.
+
+    Groups have `group` members: neighbours in the recipe, or (`by: similarity`) those whose task vectors point the same
+    way. `groups` names them instead, as lists of experts that may be nested. `keep` leaves the groups' merges in the
+    output.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    group: Annotated[int, Field(ge=2)] = 2
+    groups: list[Any] | None = None
+    by: Literal["order", "similarity"] = "order"
+    keep: bool = False
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        more = sorted(self.model_fields_set & {"group", "by"})
+        if self.groups is not None and more:
+            raise ValueError(f"'groups' says who belongs together, and so does {more[0]!r}; give one of them")
+        return self
 
 
 class LearnSettings(BaseModel):
@@ -22,7 +45,7 @@ class LearnSettings(BaseModel):
     trims them and elects signs). With held-back data (`held_back` of a task), its loss is measured every `every` steps,
     learning stops `patience` steps after the best, and with `refit` all validation data are then learned from, for the
     number of steps found. `clip` bounds the norm of the gradient. `residency` is where the experts lie between
-    readings; the result does not depend on it.
+    readings; the result does not depend on it. With `hierarchy` coefficients are learned in a tree, level by level.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,3 +66,4 @@ class LearnSettings(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     residency: Literal["auto", "disk", "memory"] = "auto"
     save_every: Positive = 30.0
+    hierarchy: Hierarchy | None = None

@@ -28,6 +28,7 @@ from supermerge.plan.memory import (
     stored_statistics_bytes,
 )
 from supermerge.plan.rehearsal import survey_passes
+from supermerge.plan.tree import TreeCost, tree_cost
 from supermerge.recipe import Recipe
 from supermerge.report.numbers import size
 from supermerge.resolve import Opened, learn_settings, opened
@@ -134,11 +135,12 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
     # With tasks, one model stays in memory from the beginning to the end.
     held = resident + (classes + model_bytes(match) if recipe.tasks else 0)
     learning = None if settings is None else PlannedLearning.of(match, settings)
-    phases = _phases(recipe, match, choice, learning, output_bytes, held, active or Activations(0, 0))
+    tree = tree_cost(settings, recipe, match)
+    phases = _phases(recipe, match, choice, learning, tree, output_bytes, held, active or Activations(0, 0))
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
     peak = max(phase.holds for phase in phases)
-    temporary = sum(phase.writes for phase in phases if phase.name == "derive")
+    temporary = sum(phase.writes for phase in phases if phase.name == "derive") + (tree.at_once if tree else 0)
     return Plan(
         method=method.name,
         title=method.title,
@@ -179,6 +181,7 @@ def _phases(
     match: Match,
     choice: Choice,
     learning: PlannedLearning | None,
+    tree: TreeCost | None,
     output_bytes: int,
     held: int,
     active: Activations,
@@ -194,7 +197,11 @@ def _phases(
         if basis.derived:
             phases.append(_deriving(match, basis, base + experts, held, learning.derived_bytes))
         holds = held + learning.holds + active.learning
-        phases.append(PlannedPhase("learn", f"up to {settings.steps} steps", learning.reads, holds, 0))
+        what, reads, written = f"up to {settings.steps} steps", learning.reads, 0
+        if tree is not None:
+            what, written = f"{what} for each of {tree.groups} groups", tree.written
+            reads = tree.groups * base + (reads - base) * tree.members // len(match.experts)
+        phases.append(PlannedPhase("learn", what, reads, holds, written))
     merging = held + merging_bytes(match, choice)
     if choice.default.scope == "model":
         passes = survey_passes(choice.default, len(match.experts))

@@ -83,7 +83,10 @@ class CurvePoint(_Part):
 
 
 class Learning(_Part):
-    """How the coefficients were learned: from so many labelled examples and unlabelled inputs of all tasks together."""
+    """How the coefficients were learned: from so many labelled examples and unlabelled inputs of all tasks together.
+
+    `tree` is set where they were learned in groups, as `((a, b), (c, d))`; steps and curve are then the last group's.
+    """
 
     steps: Count
     best_step: Count | None
@@ -95,6 +98,7 @@ class Learning(_Part):
     lr: float
     labelled: Count = 0
     unlabelled: Count = 0
+    tree: str | None = None
 
 
 class Coefficients(_Part):

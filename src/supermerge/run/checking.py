@@ -17,6 +17,7 @@ from supermerge.errors import CheckpointError, RefusedError
 from supermerge.events import phase
 from supermerge.learn import Coefficients
 from supermerge.learn.basis import Basis
+from supermerge.learn.file_merge import file_coefficients, merge_of
 from supermerge.lock import LOCK_NAME, Lock
 from supermerge.lock_inputs import reachable
 from supermerge.methods import Bound, get
@@ -24,7 +25,7 @@ from supermerge.recipe import Recipe
 from supermerge.resolve import chosen_methods, learn_settings
 from supermerge.run.adapter import adapter_of_recipe
 from supermerge.run.environment import versions
-from supermerge.run.learned import basis_of, file_coefficients, merge_of
+from supermerge.run.learned import basis_of
 from supermerge.run.measuring import measured
 from supermerge.run.output import COEFFICIENTS, merge_all
 from supermerge.run.prepared import Prepared, prepared

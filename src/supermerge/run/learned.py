@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from torch import Tensor
 
 from supermerge.assemble import Choice
-from supermerge.checkpoint import TensorSource
 from supermerge.errors import RefusedError
-from supermerge.learn import Coefficients, Diverged, Learned
+from supermerge.learn import Diverged, Learned
 from supermerge.learn.basis import Basis
+from supermerge.learn.file_merge import file_coefficients, merge_of
+from supermerge.learn.hierarchy import learn_tree
 from supermerge.learn.session import Session
-from supermerge.methods import Bound, Context, Method, weighted_sum
-from supermerge.methods.factored import FactoredMerge, combined
+from supermerge.learn.tree import Tree
+from supermerge.methods import Bound, Method
 from supermerge.methods.settings import LearnSettings
 from supermerge.run.measuring import measured
 from supermerge.run.prepared import Prepared
 from supermerge.run.stopwatch import Stopwatch
-
-if TYPE_CHECKING:
-    from supermerge.tasks.binding import Binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +30,9 @@ class LearnedMerge:
     settings: LearnSettings
     merge: Bound
     seconds: float
+    tree: tuple[Tree, ...] | None = None
+    groups: Mapping[str, Path] = field(default_factory=dict)
+    """In a tree: the merges of its groups that are to be kept, by name."""
 
 
 @contextmanager
@@ -58,7 +55,8 @@ def learn_merge(
     """
     watch = Stopwatch()
     try:
-        learned = session.learn(settings, basis)
+        climbed = learn_tree(session, method, settings, settings.hierarchy) if settings.hierarchy else None
+        learned = climbed.learned if climbed else session.learn(settings, basis)
     except Diverged as error:
         if keep_at is None:
             raise
@@ -66,34 +64,6 @@ def learn_merge(
         error.coefficients.save(keep_at)
         raise RefusedError(error.message, hint=f"{error.hint} The last good coefficients are in {keep_at}.") from error
     merge = merge_of(method, basis, file_coefficients(learned.coefficients, session.bench.binding, session.match.base))
-    return LearnedMerge(learned, settings, merge, watch.seconds)
-
-
-def merge_of(method: Method, basis: Basis, coefficients: Mapping[str, Tensor]) -> Bound:
-    """`method` with these coefficients: θp(j) + Σᵢ c(i, j) v(i, j), `coefficients[j]` being `[k]` or `[k, rows]`.
-
-    With rows, tensors may be cut anywhere: a piece takes the coefficients of the rows that its elements lie in.
-    """
-
-    def weighted(base: Tensor, vectors: Sequence[Tensor], context: Context) -> Tensor:
-        c = coefficients[context.name]
-        if c.dim() == 1:
-            return weighted_sum(base, vectors, c)
-        width = max(1, math.prod(context.shape) // c.shape[1])
-        first = context.offset // width
-        last = (context.offset + base.numel() - 1) // width + 1
-        start = context.offset - first * width
-        per_element = c[:, first:last].repeat_interleave(width, dim=1)[:, start : start + base.numel()]
-        flat = (vector.reshape(-1) for vector in vectors)
-        return weighted_sum(base.reshape(-1), flat, per_element).view(base.shape)
-
-    def on_factors(values: object, k: int) -> FactoredMerge:
-        return lambda taus, context: combined(taus, coefficients[context.name])
-
-    return basis.bound(method, weighted, factored=on_factors)
-
-
-def file_coefficients(coefficients: Coefficients, binding: Binding, base: TensorSource) -> dict[str, Tensor]:
-    """link(w) per tensor of the base's file: `[k]`, or `[k, rows]`."""
-    effective = {name: coefficients.effective(name) for name in coefficients.groups}
-    return binding.file_coefficients(effective, base)
+    if climbed is None:
+        return LearnedMerge(learned, settings, merge, watch.seconds)
+    return LearnedMerge(learned, settings, merge, watch.seconds, climbed.tree, climbed.kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from supermerge.recipe import Recipe
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.results import ModelResult, Results, TaskResult
 from supermerge.resolve import learn_settings
+from supermerge.run.carried import carry, carry_groups
 from supermerge.run.contest import contend
+from supermerge.run.earlier import Earlier
 from supermerge.run.journal import Journal, journalled
 from supermerge.run.learned import LearnedMerge, basis_of, learn_merge
 from supermerge.run.measuring import measured
@@ -60,8 +63,12 @@ def run_beside(
     force: bool = False,
     resume: bool = True,
     allow_unrelated: bool = False,
+    earlier: Earlier | None = None,
 ) -> Result:
-    """`run`, with other methods (`rivals`) scored on the same rows and shown in the same report."""
+    """`run`, with other methods (`rivals`) scored on the same rows and shown in the same report.
+
+    With `earlier` the output is the merge that this run continues, and is replaced by it.
+    """
     wanted = Recipe.of(recipe)
     target = output if output is not None else wanted.output.path
     if target is None:
@@ -69,13 +76,18 @@ def run_beside(
     path = Path(target)
     plan(wanted, output=path, force=force).require_feasible()
     with journalled() as journal, prepared(wanted) as ready:
+        if earlier:
+            earlier.announce()
         if not allow_unrelated:
-            require_related(ready.match)
+            require_related(ready.match, earlier.newcomers if earlier else None)
         inputs = [checkpoint.directory for checkpoint in ready.opened.inputs if checkpoint.directory]
+        if earlier:  # what it reads of the output itself, it carries over
+            inputs = [place for place in inputs if not place.resolve().is_relative_to(path.resolve())]
         # The state belongs to whoever has the output's lock.
         with OutputDirectory(path, force=force, inputs=inputs) as out, StateDirectory(path, keep=resume) as states:
-            with _learned(ready, states.path, path.with_name(f"{path.name}.last-good.safetensors")) as learned:
-                results, worse = _write(ready, learned, journal, out.staging, path, rivals)
+            last_good = path.with_name(f"{path.name}.last-good.safetensors")
+            with _learned(ready, states.path, last_good, earlier) as learned:
+                results, worse = _write(ready, learned, journal, out.staging, path, rivals, earlier)
             if worse and wanted.if_worse == "fail":
                 refused = out.set_aside()
                 states.discard()
@@ -90,13 +102,16 @@ def run_beside(
 
 
 @contextmanager
-def _learned(ready: Prepared, states: Path, keep_at: Path) -> Iterator[LearnedMerge | None]:
+def _learned(ready: Prepared, states: Path, keep_at: Path, earlier: Earlier | None) -> Iterator[LearnedMerge | None]:
     settings = learn_settings(ready.recipe)
     if settings is None:
         yield None
         return
+    session = ready.session(states)
+    if earlier:
+        session = replace(session, given=earlier.given, key=f"{session.key}/{earlier.key}")
     with basis_of(ready, settings) as basis:
-        yield learn_merge(ready.session(states), get(ready.recipe.method.name), settings, basis, keep_at)
+        yield learn_merge(session, get(ready.recipe.method.name), settings, basis, keep_at)
 
 
 def _write(
@@ -106,8 +121,11 @@ def _write(
     staging: Path,
     target: Path,
     rivals: Sequence[str],
+    earlier: Earlier | None,
 ) -> tuple[Results, str | None]:
     """Everything that the directory holds; and what is wrong with the merge, if it is worse than the base."""
+    if earlier and earlier.written:
+        ready = replace(ready, recipe=earlier.written)
     recipe, chosen = ready.recipe, ready.opened.choice
     choice = Choice(learned.merge, chosen.rules, chosen.by_name) if learned else chosen
     with measured(ready, choice) as complete:
@@ -115,8 +133,11 @@ def _write(
     if written.assembled.geometry is not None:
         require_plausible(written.assembled.geometry, ready.match)
     write_model_files(staging, ready)
+    for name, source in earlier.carried.items() if earlier else ():
+        carry(source, staging / name)
     if learned:
         learned.learned.coefficients.save(staging / COEFFICIENTS)
+        carry_groups(learned.groups, staging)
     worse = None
     if ready.bench is not None:
         _require_loadable(ready, staging, target)
@@ -128,7 +149,8 @@ def _write(
     results = write_results(staging, ready, journal, target, results)
     for source in ready.opened.inputs:
         source.require_unchanged()
-    write_lock(staging, recipe, ready.opened, written)
+    tree, history = results.learning.tree if results.learning else None, earlier.history if earlier else ()
+    write_lock(staging, recipe, ready.opened, written, tree=tree, history=history)
     emit("written", path=str(target), bytes=size)
     journal.write(staging / "run.jsonl")
     return results, worse

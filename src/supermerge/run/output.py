@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from supermerge.assemble import Assembled, Choice, Sink, merge_into, output_info
 from supermerge.assemble.adapter import AdapterLayout, merge_into_adapter
 from supermerge.checkpoint import Checkpoint, ShardWriter
 from supermerge.checkpoint.adapters import CONFIG_NAME, WEIGHTS_NAME
-from supermerge.lock import Lock, LockedOutput, LockedSource, hash_file
+from supermerge.lock import Change, Lock, LockedOutput, LockedSource, hash_file
 from supermerge.methods import get
 from supermerge.recipe import Expert, Recipe
 from supermerge.report.provenance import Provenance
@@ -104,7 +104,15 @@ def write_model_files(directory: Path, ready: Prepared) -> dict[str, str]:
     return save_heads(ready.bench.heads, directory)
 
 
-def write_lock(directory: Path, recipe: Recipe, sources: Opened, written: Written) -> None:
+def write_lock(
+    directory: Path,
+    recipe: Recipe,
+    sources: Opened,
+    written: Written,
+    *,
+    tree: str | None,
+    history: Sequence[Change],
+) -> None:
     """Write `recipe.lock.json`: what was read and written, by content. The last file that is written."""
     files = {
         str(path.relative_to(directory)): hash_file(path)
@@ -124,6 +132,8 @@ def write_lock(directory: Path, recipe: Recipe, sources: Opened, written: Writte
             for name, checkpoint in sources.experts.items()
         },
         output=LockedOutput(files=files, tensors=written.hashes, errors=dict(written.errors)),
+        tree=tree,
+        history=tuple(history),
     )
     lock.write(directory)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from supermerge.assemble import Geometry
 from supermerge.assemble.adapter import AdapterLayout
 from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
+from supermerge.learn.tree import written
 from supermerge.methods.settings import LearnSettings
 from supermerge.report import results as report
 from supermerge.report.write import write_report
@@ -84,6 +85,7 @@ def _learning(learned: LearnedMerge, ready: Prepared) -> report.Learning:
         lr=settings.lr,
         labelled=sum(len(rows.labelled) for rows in ready.rows.values()) if True in kinds else 0,
         unlabelled=sum(len(rows.unlabelled or rows.labelled) for rows in ready.rows.values()) if False in kinds else 0,
+        tree=None if learned.tree is None else written(learned.tree),
     )
 
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import checkpoints
 import commands
 import examples
+import growing
 import measured
 import recipes
 from case import RUN, Case
@@ -39,6 +40,7 @@ SECTIONS = {
     "Examples": examples.CASES,
     "Statistics of experts": measured.CASES,
     "Commands, outputs and results": commands.CASES,
+    "Hierarchies, adding and removing": growing.CASES,
 }
 CASES = [pytest.param(case, id=f"{section}: {case.name}") for section, cases in SECTIONS.items() for case in cases]
 INTRODUCTION = """\
