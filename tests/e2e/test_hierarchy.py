@@ -21,7 +21,7 @@ from supermerge.methods import get
 from supermerge.recipe import Recipe
 from supermerge.resolve import learn_settings
 from supermerge.run.checking import check
-from supermerge.run.learned import learn_merge
+from supermerge.run.learned import basis_of, learn_merge
 from supermerge.run.prepared import prepared
 from supermerge.verify import verify
 
@@ -58,7 +58,8 @@ def test_the_model_is_what_the_experts_coefficients_say(four: Path, more: str) -
     settings = learn_settings(recipe)
     assert settings is not None
     with prepared(recipe) as ready, Checkpoint.open(merged) as written:
-        learned = learn_merge(ready.session(None), get("supermerge"), settings, None)
+        with basis_of(ready, settings) as basis:
+            learned = learn_merge(ready.session(None), get("supermerge"), settings, basis, None)
         assert {name: w.tolist() for name, w in learned.learned.coefficients.w.items()} == {
             name: w.tolist() for name, w in coefficients.w.items()
         }
