@@ -43,7 +43,7 @@ def require_related(match: Match, experts: Collection[str] | None = None) -> Non
         raise CheckpointError(
             f"Not fine-tuned from the base {match.base.label}, by the look of their weights: {listed}. Their distance "
             f"from it, as a share of its norm, is usually 0.01 to 0.3.",
-            hint="Name the model that the experts were trained from, or pass --allow-unrelated.",
+            hint="Name the model that the experts were trained from, or merge with `supermerge run --allow-unrelated`.",
         )
 
 

@@ -75,7 +75,7 @@ def remove(directory: str | os.PathLike[str], name: str) -> Result:
     old = list(now.lock.experts)
     if name not in old:
         raise RecipeError(
-            f"--expert {name}: the merge in {directory} has no such expert{closest(name, tuple(old))}.",
+            f"--expert {name}: the merge in {directory} has no such expert{closest(name, tuple(old))}",
             hint=f"Its experts: {', '.join(old)}.",
         )
     rest = [expert for expert in old if expert != name]

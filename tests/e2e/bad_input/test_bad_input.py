@@ -62,7 +62,7 @@ HEADINGS = "| input | command | code | message |\n|---|---|---|---|\n"
 MACHINE = [
     (re.compile(r"needs about [\d.]+ [kMGT]?B"), "needs about …"),
     (re.compile(r"[\d.]+ [kMGT]?B are free"), "… are free"),
-    (re.compile(r"(topic|mood) \([\d.e+]+\)"), r"\1 (…)"),
+    (re.compile(r"(topic|mood|more) \([\d.e+]+\)"), r"\1 (…)"),
     (re.compile(r"(has|have|gram-) ?[0-9a-f]{16}"), r"\1 …"),
     (re.compile(r"curvature is -[\d.]+"), "curvature is -…"),
     (re.compile(r"adds [\d.e-]+ to"), "adds … to"),
