@@ -16,6 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+sys.path.insert(0, str(Path(__file__).parent))
+from forms import FORMS, Lora
+from forms import opened as opened_as
+
 from supermerge.assemble import merge_into, output_infos, pieces
 from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, Match, ShardWriter
@@ -148,7 +152,9 @@ def test_every_method_has_a_row():
     assert [name for name in names() if get(name).kind == "static"] == STATIC
 
 
-def model(seed: int, k: int, *, size: int = 0, dtype: torch.dtype = torch.float32, grid: bool = False):
+def model(
+    seed: int, k: int, *, size: int = 0, dtype: torch.dtype = torch.float32, grid: bool = False, form: str = "dense"
+):
     """A base and k experts with tensors of every kind.
 
     On a `grid` every number is a multiple of 1/8: task vectors collide and cancel often, and exactly.
@@ -167,6 +173,13 @@ def model(seed: int, k: int, *, size: int = 0, dtype: torch.dtype = torch.float3
     experts = {
         f"expert {i}": {name: (base[name] + tau).to(dtype) for name, tau in drawn(0.1).items()} for i in range(k)
     }
+    if form == "lora":
+
+        def numbers(shape: tuple[int, ...]) -> torch.Tensor:
+            normal = 0.3 * torch.randn(shape, generator=draw)
+            return (normal * 8).round() / 8 if grid else normal
+
+        experts = {name: Lora.on(base, numbers) for name in experts}
     for tensors in (base, *experts.values()):
         tensors["position_ids"] = torch.arange(4)
         tensors["mask"] = torch.tensor([True, False])
@@ -179,7 +192,7 @@ def matched(base, experts):
     floating = [name for name, tensor in base.items() if tensor.is_floating_point()]
     return Match(
         base=opened,
-        experts={name: Checkpoint.open(tensors) for name, tensors in experts.items()},
+        experts={name: opened_as(opened, tensors) for name, tensors in experts.items()},
         merged=floating,
         copied=[name for name in base if name not in floating],
         heads={},
@@ -218,24 +231,27 @@ def assert_close(left, right, tolerance=2e-5):
         assert torch.allclose(left[key].float(), right[key].float(), rtol=tolerance, atol=tolerance), key
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", STATIC)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_experts_equal_to_the_base_give_the_base(name, data):
-    base, experts = everything(data, name)
-    assert_same(merge(base, dict.fromkeys(experts, base), name, **ROWS[name].params), base)
+def test_experts_equal_to_the_base_give_the_base(name, form, data):
+    base, experts = everything(data, name, form=form)
+    same = base if form == "dense" else Lora.on(base, torch.zeros)
+    assert_same(merge(base, dict.fromkeys(experts, same), name, **ROWS[name].params), base)
 
 
 def layout(tensors):
     return [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", STATIC)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_names_shapes_dtypes_and_integers_are_the_base_s_and_nothing_is_changed_in_place(name, data):
+def test_names_shapes_dtypes_and_integers_are_the_base_s_and_nothing_is_changed_in_place(name, form, data):
     dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]))
-    base, experts = everything(data, name, dtype=dtype)
+    base, experts = everything(data, name, form=form, dtype=dtype)
     for expert in experts.values():
         expert["position_ids"] = expert["position_ids"] + 7
     before = {key: tensor.clone() for key, tensor in base.items()}
@@ -249,39 +265,43 @@ def test_names_shapes_dtypes_and_integers_are_the_base_s_and_nothing_is_changed_
         assert_same(tensors, also_before[expert])
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", [name for name in STATIC if ROWS[name].permutes])
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_the_order_of_the_experts_does_not_matter(name, data):
-    base, experts = everything(data, name, grid=False if ROWS[name].generic else None)
+def test_the_order_of_the_experts_does_not_matter(name, form, data):
+    base, experts = everything(data, name, form=form, grid=False if ROWS[name].generic else None)
     order = data.draw(st.permutations(list(experts)))
     merged = merge(base, experts, name, **ROWS[name].params)
     assert_close(merged, merge(base, {key: experts[key] for key in order}, name, **ROWS[name].params))
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", [name for name in STATIC if ROWS[name].one_expert is not None])
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**20), grid=st.booleans())
-def test_one_expert_is_returned(name, seed, grid):
-    base, experts = model(seed, 1, grid=grid)
+def test_one_expert_is_returned(name, form, seed, grid):
+    base, experts = model(seed, 1, grid=grid, form=form)
     assert_close(merge(base, experts, name, **ROWS[name].one_expert), experts["expert 0"])
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", [name for name in STATIC if ROWS[name].identical is not None])
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_identical_experts_are_returned(name, data):
-    base, experts = everything(data, name)
+def test_identical_experts_are_returned(name, form, data):
+    base, experts = everything(data, name, form=form)
     same = dict.fromkeys(experts, experts["expert 0"])
     assert_close(merge(base, same, name, **ROWS[name].identical), experts["expert 0"])
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", [name for name in STATIC if get(name).bind(ROWS[name].params).chunked])
 @settings(max_examples=4, deadline=None)
 @given(data=st.data())
-def test_cut_into_pieces_is_the_same_bytes_as_whole(name, data):
+def test_cut_into_pieces_is_the_same_bytes_as_whole(name, form, data):
     size = data.draw(st.integers(BLOCK - 3, 2 * BLOCK + 20))
-    base, experts = everything(data, name, size=size)
+    base, experts = everything(data, name, form=form, size=size)
     outcomes = []
     for elements in (BLOCK, 64 * BLOCK):
         with pytest.MonkeyPatch.context() as patch:
@@ -308,20 +328,22 @@ def test_what_it_makes_of_every_task_vector_adds_up_to_its_merge(name, data):
     assert_close(sink.tensors, merge(base, experts, name, **params))
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", STATIC)
 @settings(max_examples=4, deadline=None)
 @given(data=st.data())
-def test_any_number_of_threads_gives_the_same_bytes(name, data):
-    base, experts = everything(data, name, size=3000)
+def test_any_number_of_threads_gives_the_same_bytes(name, form, data):
+    base, experts = everything(data, name, form=form, size=3000)
     one = merge(base, experts, name, threads=1, **ROWS[name].params)
     assert_same(one, merge(base, experts, name, threads=3, **ROWS[name].params))
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", STATIC)
 @settings(max_examples=3, deadline=None)
 @given(data=st.data())
-def test_any_shard_size_gives_the_same_bytes(name, data):
-    base, experts = everything(data, name)
+def test_any_shard_size_gives_the_same_bytes(name, form, data):
+    base, experts = everything(data, name, form=form)
     expected = merge(base, experts, name, **ROWS[name].params)
     match = matched(base, experts)
     with TemporaryDirectory() as directory:
@@ -345,14 +367,17 @@ def test_the_function_changes_none_of_its_arguments(name, dtype):
 
 
 def wide(tensors):
+    if isinstance(tensors, Lora):
+        return Lora(wide(dict(tensors)), tensors.factors)
     return {key: t.float() if t.is_floating_point() else t for key, t in tensors.items()}
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", STATIC)
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
-def test_storage_in_bfloat16_only_rounds_once_at_the_end(name, data):
-    base, experts = everything(data, name, dtype=torch.bfloat16)
+def test_storage_in_bfloat16_only_rounds_once_at_the_end(name, form, data):
+    base, experts = everything(data, name, form=form, dtype=torch.bfloat16)
     merged = merge(base, experts, name, **ROWS[name].params)
     exact = merge(wide(base), {key: wide(tensors) for key, tensors in experts.items()}, name, **ROWS[name].params)
     assert_same(merged, {key: t.to(merged[key].dtype) for key, t in exact.items()})

@@ -71,6 +71,11 @@ def untrained(tensors: Tensors) -> None:
         tensors[name] = torch.zeros_like(tensors[name])
 
 
+def flattened(tensors: Tensors) -> None:
+    for name in [name for name in tensors if "lora_B" in name]:
+        tensors[name] = tensors[name].flatten()
+
+
 def one_nan(tensors: Tensors) -> None:
     tensors[f"{LAYER}.1.attention.self.query.lora_B.weight"][0, 0] = float("nan")
 
@@ -111,6 +116,7 @@ CASES = [
     Case("a target module that the file lacks in a layer", adapter(without("1.attention.self.value")), 4, ("'value'",)),
     Case("a rank of 0", adapter(r=0), 4, ("adapter_config.json", "rank 0")),
     Case("matrices of rank 0", adapter(of_no_rank), 4, ("lora_A has rank 0",)),
+    Case("a vector for a matrix", adapter(flattened), 4, ("lora_B", "no matrix")),
     Case("another rank than the settings say", adapter(r=3), 4, ("rank 3", "rank 2")),
     Case("half of a pair of matrices", adapter(without("0.attention.self.query.lora_B")), 4, ("lora_B is not in",)),
     Case("an unknown type of adapter", adapter(peft_type="LOHA"), 4, ("'LOHA'", "LORA and IA3", "merge_and_unload")),
@@ -138,4 +144,20 @@ CASES = [
     ),
     Case("an adapter that was not trained", adapter(untrained), 4, ("same weights as the base",), DATALESS),
     Case("a NaN in an adapter", adapter(one_nan), 4, ("NaN", "query.weight"), DATALESS),
+    Case(
+        "an adapter wanted of a mix with a full expert",
+        adapter(),
+        3,
+        ("output.save_as", "topic is no adapter on the base", "save_as: dense"),
+        (*DATALESS, "--set", "output.save_as=adapter"),
+    ),
+    Case("a rank without an adapter", adapter(), 3, ("'rank'", "save_as: adapter"), (*RUN, "--set", "output.rank=4")),
+    Case("a rank of 0 wanted", adapter(), 3, ("rank", "1"), (*RUN, "--set", "output={save_as: adapter, rank: 0}")),
+    Case(
+        "another form wanted",
+        adapter(),
+        3,
+        ("save_as", "'lora'", "dense, adapter"),
+        (*RUN, "--set", "output.save_as=lora"),
+    ),
 ]

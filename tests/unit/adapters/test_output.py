@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from peft_models import CASES, Trained, logits
 
 from supermerge import load, merge, plan, run
+from supermerge.assemble import Choice
+from supermerge.assemble.adapter import Learning, adapter_layout
+from supermerge.checkpoint import Checkpoint, match, open_expert
 from supermerge.cli.result import print_result
 from supermerge.errors import RecipeError
 from supermerge.lock import Lock
+from supermerge.methods import get
 from supermerge.run.checking import check
 from supermerge.verify import verify
 
@@ -217,3 +222,19 @@ def test_card_page_and_terminal_say_what_it_is(
     assert said in card
     assert "library_name: peft" in card
     assert 'PeftModel.from_pretrained(base, "path/to/this/directory")' in card
+
+
+def test_a_coefficient_of_each_vector_is_one_of_weight_and_bias(trained: Make) -> None:
+    """IA3 scales what a module gives, bias and all: coefficients that differ for the two are refused."""
+    made, adapters = both(trained, "ia3, a head")
+    with ExitStack() as stack:
+        base = stack.enter_context(Checkpoint.open(made.base))
+        matched = match(base, {name: open_expert(path, base, stack) for name, path in adapters.items()})
+        choice = Choice(get("supermerge").bind())
+        with pytest.raises(RecipeError, match="granularity tensor gives a bias a coefficient of its own"):
+            adapter_layout(matched, choice, rank=None, learning=Learning("tensor", summed=True))
+        layout = adapter_layout(matched, choice, rank=None, learning=Learning("module", summed=True))
+        ends = ("key.weight", "value.weight", "output.dense.weight")
+        assert set(layout.scales) == {name for name in matched.merged if name.endswith(ends)}
+        with pytest.raises(RecipeError, match="makes of weights, not of scales"):
+            adapter_layout(matched, choice, rank=None, learning=Learning("module", summed=False))

@@ -62,11 +62,11 @@ class Fitting:
             self.problems.append((name, f"lora_{lacking[0]} is not in the file"))
             return
         down, up = roles[f"{embedding}A"], roles[f"{embedding}B"]
-        flat = [stored for stored in (down, up) if len(self._adapter.tensors[stored].shape) < 2]
-        if flat:
-            shape = list(self._adapter.tensors[flat[0]].shape)
-            self.problems.append((name, f"{flat[0].rpartition('.')[0]} has shape {shape}, which is no matrix"))
-            return
+        for role, stored in (("A", down), ("B", up)):
+            if len(self._adapter.tensors[stored].shape) < 2:
+                shape = list(self._adapter.tensors[stored].shape)
+                self.problems.append((name, f"lora_{embedding}{role} has shape {shape}, which is no matrix"))
+                return
         a, b = (_as_matrix(self._adapter.tensors[stored]) for stored in (down, up))
         rank = a[0]
         if rank < 1 or b[1] != rank:
