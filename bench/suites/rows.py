@@ -85,7 +85,7 @@ ROWS = (
     ),
     _line("tsv_m", 0.2, 0.35, 0.5, 0.7, 1.0, 1.4),
     _line("iso_c", 0.5, 0.7, 1.0, 1.4, 2.0),
-    _line("cart", 0.6, 1.0, 1.5, 2.0, 2.5, 3.5, 5.0, origin="linear"),
+    _line("cart", 1.0, 2.0, 3.5, 5.0, 7.0, 10.0, origin="linear"),
     _line("ties", 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 1.0),
     _labels("supermerge_labels"),
     _labels("supermerge_labels_iso_c", init="iso_c"),
