@@ -56,3 +56,13 @@ def test_compare_and_plan_know_them(tiny: Path) -> None:
     found = supermerge.compare(wanted, ["fisher", "linear"], output=tiny / "comparison")
     scores = {model.id: model.mean for model in found.results.models}
     assert scores["method:fisher"] > scores["base"]
+
+
+@pytest.mark.parametrize("start", ["regmean", "regmean_plus_plus"])
+def test_learning_starts_from_a_merge_with_statistics(tiny: Path, start: str) -> None:
+    learned = Recipe.load(tiny / "recipe.yaml", overrides=[f"method={{name: supermerge, steps: 0, init: {start}}}"])
+    result = supermerge.run(learned)
+    plain = supermerge.run(recipe(tiny, start), output=tiny / "plain")
+    with Checkpoint.open(result.directory) as one, Checkpoint.open(plain.directory) as other:
+        for name in one.tensors:
+            torch.testing.assert_close(one.read(name), other.read(name), rtol=0, atol=1e-5)
