@@ -28,7 +28,7 @@ from assemble_methods import METHODS, mergekit_recipe, our_recipe
 _HERE = Path(__file__).parent
 _CACHE = Path.home() / ".cache" / "supermerge" / "bench"
 _PAIRS = 2
-_GOALS = ["task_arithmetic", "linear", "slerp", "model_stock", "dare", "ties", "della"]
+_GOALS = ["task_arithmetic", "linear", "slerp", "model_stock", "dare", "ties", "ties_tensor", "della"]
 
 
 @dataclass(frozen=True, slots=True)
