@@ -40,7 +40,7 @@ from supermerge.methods import Method
 from supermerge.methods.settings import Hierarchy, LearnSettings
 
 UPPER_START = 0.9
-"""Where the coefficient of a group's merge starts: see docs/growing.md for what else was tried."""
+"""Where the coefficient of a group's merge starts: a choice by the argument above, not yet by measuring."""
 _COEFFICIENTS = "coefficients.safetensors"
 
 
