@@ -51,6 +51,7 @@ def test_message_and_code(
         (MemoryError(), 5, "error: Out of memory."),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 5, "error: Out of memory."),
         (RuntimeError("std::bad_alloc"), 5, "error: Out of memory."),
+        (RuntimeError("can't start new thread"), 5, "error: Out of memory."),
         (KeyboardInterrupt(), 130, "error: Interrupted."),
     ],
 )

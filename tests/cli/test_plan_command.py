@@ -18,7 +18,7 @@ def recipe(tmp_path: Path, write_models: Callable[..., None]) -> Path:
 def test_shows_models_phases_and_needs(supermerge_command: Callable[..., object], recipe: Path) -> None:
     done = supermerge_command("plan", recipe)
     assert (done.code, done.err) == (0, "")
-    for words in ("TIES-Merging", "base", "news", "2 tensors are merged", "times over all tensors", "memory", "merged"):
+    for words in ("TIES-Merging", "base", "news", "2 tensors are merged", "once over all tensors", "memory", "merged"):
         assert words in done.out
 
 

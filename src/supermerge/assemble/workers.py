@@ -50,7 +50,8 @@ def parallel(
     """Results of `work` for every item, in the order of the items where `ordered`, else as they come.
 
     Items whose results were not yet taken cost at most `limit` together, unless a single one costs more. Every torch
-    operation runs on one thread, which keeps results independent of `threads`. The first error stops everything.
+    operation runs on one thread, which keeps results independent of `threads`. The first error stops everything: the
+    first in the order of the items, whichever thread fails first.
     """
     previous = torch.get_num_threads()
     keep_freed_memory()
@@ -78,5 +79,7 @@ def parallel(
 
 def _take(running: dict[Future[Result], int], ordered: bool) -> Result:
     done = next(iter(running)) if ordered else wait(running, return_when=FIRST_COMPLETED).done.pop()
+    if done.exception() is not None:
+        done = next(future for future in running if future.exception() is not None)
     del running[done]
     return done.result()

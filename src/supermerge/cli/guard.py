@@ -16,8 +16,8 @@ from rich.text import Text
 
 from supermerge.errors import InterruptedRun, ResourceError, SupermergeError
 
-# What PyTorch says, on its own behalf and on that of C++, instead of MemoryError.
-_OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc")
+# What PyTorch, C++ and Python's threads say instead of MemoryError.
+_OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "can't start new thread")
 _MOMENT = 0.02
 
 

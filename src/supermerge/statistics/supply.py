@@ -23,7 +23,7 @@ def supplied(bounds: Sequence[Bound], setup: Setup, files: ExitStack) -> list[Bo
     What is missing is measured and kept. Errors: as `Setup.file`.
     """
     kinds = dict.fromkeys(kind for bound in bounds if bound.measured is None for kind in bound.kinds)
-    found = {kind: _parts(kind, setup, files) for kind in kinds if not KINDS[kind].of_merge}
+    found = {kind: parts(kind, setup, files) for kind in kinds if not KINDS[kind].of_merge}
     complete: list[Bound] = []
     for bound in bounds:
         if not bound.kinds or bound.measured is not None:
@@ -38,26 +38,26 @@ def supplied(bounds: Sequence[Bound], setup: Setup, files: ExitStack) -> list[Bo
     return complete
 
 
-def _parts(kind: str, setup: Setup, files: ExitStack) -> list[Part]:
+def parts(kind: str, setup: Setup, files: ExitStack) -> list[Part]:
     """One per expert: what the method is shown is the file's tensors, or worked out from them."""
-    parts: dict[str, Part] = {}
+    read: dict[str, Part] = {}
     data: dict[str, str] = {}
     for expert in [""] if KINDS[kind].of_base else setup.sources:
         path = setup.file(kind, expert)
         about = About.read(path)
         stored = files.enter_context(Checkpoint.open(path))
-        parts[expert] = Part(stored, about.size, frozenset(about.inputs_first))
+        read[expert] = Part(stored, about.size, frozenset(about.inputs_first))
         data[expert] = about.data
     match KINDS[kind].side:
         case "model":
             _require_same(kind, data)
-            found = distances({expert: part.source for expert, part in parts.items()})
+            found = distances({expert: part.source for expert, part in read.items()})
             return [_numbers({kind: value}) for value in found.values()]
         case "tensor":
-            values = [{name: float(part.source.read(name)) for name in part.source.tensors} for part in parts.values()]
+            values = [{name: float(part.source.read(name)) for name in part.source.tensors} for part in read.values()]
             return [_numbers(layer_shares(each)) for each in values]
         case _:
-            return list(parts.values())
+            return list(read.values())
 
 
 def _numbers(values: Mapping[str, float]) -> Part:

@@ -105,7 +105,6 @@ CASES = [
     ),
     Case(
         "a result too large for its dtype",
-        # One tensor alone: of several, the message names the one that a thread finds first.
         lambda t: (
             weights(lambda w: w["encoder.layer.1.attention.self.query.weight"].fill_(7e4), "base")(t),
             weights(lambda w: w[QUERY].fill_(7e4 + 1))(t),

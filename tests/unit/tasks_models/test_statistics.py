@@ -15,13 +15,14 @@ from supermerge.checkpoint import Checkpoint, match
 from supermerge.errors import CheckpointError, DataError, RecipeError
 from supermerge.events import subscribed
 from supermerge.methods import Context
-from supermerge.statistics import Stored, measure
+from supermerge.statistics import Setup, Stored
 from supermerge.statistics.examples import encoded, unpadded
 from supermerge.statistics.filed import elementwise_by_file
 from supermerge.statistics.fisher import diagonal_fisher
 from supermerge.statistics.gradient_gram import gradient_grams
 from supermerge.statistics.gram import input_grams
 from supermerge.statistics.likelihood import terms
+from supermerge.statistics.supply import parts
 from supermerge.tasks.binding import Binding
 from supermerge.tasks.bound import Bound
 from supermerge.tasks.models import build, read_config
@@ -213,7 +214,8 @@ class TestMeasure:
         ours = None if rows is None else bench(validation="v.jsonl")
         sources = match(case.base, {"one": case.expert}).experts
         given: dict[str, Any] = {} if rows is None else {"task": rows}
-        return measure([kind], ours, case.base, sources, {"one": case.expert}, given, seed, files)
+        setup = Setup(ours, case.base, sources, {"one": case.expert}, given, seed)
+        return Stored({kind: parts(kind, setup, files)})
 
     def kept(self, case: Any) -> list[Path]:
         return sorted((case.expert_dir / "statistics").glob("*"))
@@ -225,7 +227,7 @@ class TestMeasure:
             found = first.of(["gram"], Context(name, (16, 24), ("one",)), (16, 24)).of("gram")
             assert found is not None
             assert found[0].shape == (24, 24)
-        monkeypatch.setattr("supermerge.statistics.gram.input_grams", None)
+        monkeypatch.setattr("supermerge.statistics.matrices.matrices", None)
         with ExitStack() as files:
             again = self.measured(case, bench, "gram", Rows(ROWS), files)
             (read,) = again.of(["gram"], Context(name, (16, 24), ("one",)), (16, 24)).values["gram"]
@@ -285,7 +287,7 @@ class TestMeasure:
             sources = match(case.base, {"one": changed}).experts
             ours = bench(validation="v.jsonl")
             with pytest.raises(CheckpointError, match=r"(?s)gram-.*was measured on another model.*delete it"):
-                measure(["gram"], ours, case.base, sources, {"one": changed}, {"task": Rows(ROWS)}, 0, files)
+                parts("gram", Setup(ours, case.base, sources, {"one": changed}, {"task": Rows(ROWS)}, 0), files)
 
     def test_statistics_of_other_examples_are_refused(self, case: Any, bench: Any) -> None:
         with ExitStack() as files:
