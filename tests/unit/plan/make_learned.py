@@ -58,7 +58,7 @@ def main(arch: str, directory: Path) -> None:
         about = about.replace("labels: [x, y, z], ", "")
     (directory / "recipe.yaml").write_text(
         "base: base\nexperts: {a: a, b: b}\nmethod: {name: supermerge, steps: 2, patience: null}\n"
-        f"tasks:\n  a: {{expert: a, {about}}}\n  b: {{expert: b, {about}}}\noutput: {{path: merged}}\n"
+        f"tasks:\n  a: {{expert: a, {about}}}\n  b: {{expert: b, {about}}}\noutput: {{path: merged}}\nif_worse: warn\n"
     )
 
 
