@@ -26,10 +26,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from forked import Ended, run, warm_up
+from safetensors.torch import load_file, save_file
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 COMMANDS = {
     "learned": ("--set", "method.steps=12", "--set", "method.save_every=0.001"),
+    "hierarchical": (
+        "--set",
+        "method.steps=6",
+        "--set",
+        "method.save_every=0.001",
+        "--set",
+        "method.hierarchy={group: 2}",
+        "--set",
+        "experts.third=experts/third",
+    ),
     "data-free": ("--set", "method=ties", "--set", "tasks={}", "--set", "output.shard_size=30kB"),
 }
 WEIGHTS = ("*.safetensors", "heads/*/model.safetensors", "*.index.json")
@@ -59,11 +70,24 @@ def hidden(place: Path) -> list[str]:
     return sorted(path.name for path in place.iterdir() if path.name.startswith("."))
 
 
+def make_third_expert(tiny: Path) -> None:
+    """One more expert, further from the base than `topic` is, so that a tree has two levels."""
+    base = load_file(tiny / "base" / "model.safetensors")
+    shutil.copytree(tiny / "experts" / "topic", tiny / "experts" / "third")
+    file = tiny / "experts" / "third" / "model.safetensors"
+    moved = {
+        name: tensor + 0.5 * (tensor - base[short]) if (short := name.removeprefix("bert.")) in base else tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(moved, file, metadata={"format": "pt"})
+
+
 class Bench:
     """The tiny example, and what an undisturbed run of every command makes of it."""
 
     def __init__(self, tiny: Path, seed: int) -> None:
         self.tiny = tiny
+        make_third_expert(tiny)
         self.draw = random.Random(seed)
         self.outcomes: Counter[str] = Counter()
         self.expected: dict[str, dict[str, bytes]] = {}
