@@ -49,8 +49,12 @@ def _what(plan: Plan) -> list[str | tuple[str, str]]:
         parts.append(f"{plan.coefficients:,} coefficients are learned")
     if plan.learned_as:
         parts.append(("; " if plan.coefficients else "\n", ""))
-        parts.append(_how(plan.learned_as, "in memory" if plan.residency == "memory" else "on disk"))
+        parts.append(_how(plan.learned_as, _place(plan.residency)))
     return parts
+
+
+def _place(residency: str | None) -> str:
+    return {"disk": "on disk", "memory": "in memory"}.get(str(residency), f"in memory as {residency}")
 
 
 def _how(learned_as: Mapping[str, int], place: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from supermerge.events import emit
 from supermerge.learn.adam import Adam
 from supermerge.learn.balance import Balance
 from supermerge.learn.coefficients import Coefficients
+from supermerge.learn.compression import Coding, Compressed, compress, is_coding
 from supermerge.learn.division import Division, divide
 from supermerge.learn.engine import Engine
 from supermerge.learn.factored import Factored
@@ -27,6 +28,7 @@ from supermerge.learn.parameters import Mergeable, find_mergeable, learning_mode
 from supermerge.learn.state import StepRecord
 from supermerge.learn.stepping import Loss, Stepping
 from supermerge.learn.task_vectors import TaskVectors
+from supermerge.report.numbers import size
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ def learn(
     lr: float,
     link: str = "tanh",
     granularity: str = "tensor",
-    residency: Literal["auto", "disk", "memory"] = "auto",
+    residency: Literal["auto", "disk", "memory"] | Coding = "auto",
     init: float | Mapping[str, float] | Coefficients = 0.3,
     schedule: Callable[[int], float] | None = None,
     clip: float | None = None,
@@ -79,7 +81,9 @@ def learn(
     Adam (0.9, 0.999, 1e-8) with the rate `lr`, times `schedule(step)` where given; `clip` bounds the norm of the
     gradient of w. `init` is the coefficient that all start from, one for each expert, or coefficients. `residency` says
     where the experts' tensors lie between readings: `disk` (also `auto`: the operating system's cache serves them at
-    the speed of memory where there is room) or `memory`; the result does not depend on it. `precision="bf16"` runs the
+    the speed of memory where there is room) or `memory`; the result does not depend on it. A coding (`bf16`, `int8`,
+    `tvq4`, `tvq3`, `tvq2`, `rtvq`) keeps compressed task vectors in memory; the coefficients are then learned, and the
+    module is left, with these (see `learn.compression`). `precision="bf16"` runs the
     forward pass under autocast. `balance(history)` gives what each task's weight is multiplied by in the next step. The
     model is in eval mode while learning and gets its mode back.
 
@@ -98,10 +102,10 @@ def learn(
     sources = {name: _expert(expert, base_source) for name, expert in experts.items()}
     mergeable = find_mergeable(model, base_source, sources)
     division = divide(base_source, sources, mergeable.learned, by_row=granularity == "row")
-    if residency == "memory":
-        kept = [*division.dense(mergeable.learned), *mergeable.started]
-        sources = {name: Resident(source, kept) for name, source in sources.items()}
-    vectors = TaskVectors(base_source, sources, mergeable.dtype)
+    kept = [*division.dense(mergeable.learned), *mergeable.started]
+    vectors = TaskVectors(
+        base_source, _resident(base_source, sources, kept, residency, mergeable.dtype), mergeable.dtype
+    )
     coefficients = _start(mergeable, vectors, link, granularity, init)
     # Where no expert differs from the base, ⟨gradient, τ⟩ is 0: such tensors keep their start and need no gradient.
     changed = _write_start(mergeable, division, vectors, coefficients, base_source)
@@ -140,6 +144,23 @@ def _expert(ref: Any, base: TensorSource) -> TensorSource:
     if isinstance(ref, str | os.PathLike) and isinstance(base, Checkpoint):
         return open_expert(ref, base, ExitStack())
     return _source(ref)
+
+
+def _resident(
+    base: TensorSource, sources: Mapping[str, TensorSource], kept: Sequence[str], residency: str, dtype: torch.dtype
+) -> Mapping[str, TensorSource | Compressed]:
+    """The experts where `residency` wants them, with what is read again and again: the tensors `kept`."""
+    if residency == "memory":
+        return {name: Resident(source, kept) for name, source in sources.items()}
+    if not is_coding(residency):
+        return sources
+    vectors, compression = compress(base, sources, kept, residency, dtype)
+    emit(
+        "note",
+        message=f"Task vectors are kept as {residency} in {size(compression.nbytes)}; "
+        f"their relative error is {compression.relative_error:.2g}.",
+    )
+    return vectors
 
 
 def _start(

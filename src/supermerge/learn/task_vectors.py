@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from supermerge.checkpoint import Buffer, TensorSource
+from supermerge.learn.compression import Compressed
 
 _BLOCK = 1 << 20
 """Elements handled at once: a few arrays of so many fit into a processor's last cache, and the calls cost nothing."""
@@ -25,10 +26,13 @@ def row_blocks(shape: Sequence[int], elements: int = _BLOCK) -> Iterator[slice]:
 class TaskVectors:
     """The base and the task vectors of k experts, by tensor name; at most one tensor of each is held.
 
-    All sources have the same names and shapes. `dtype` is the arithmetic's: fp32, or fp64 where the model is fp64.
+    All sources have the same names and shapes; an expert may also be its compressed task vectors. `dtype` is the
+    arithmetic's: fp32, or fp64 where the model is fp64.
     """
 
-    def __init__(self, base: TensorSource, experts: Mapping[str, TensorSource], dtype: torch.dtype) -> None:
+    def __init__(
+        self, base: TensorSource, experts: Mapping[str, TensorSource | Compressed], dtype: torch.dtype
+    ) -> None:
         self.experts = tuple(experts)
         self.dtype = dtype
         self._base = base
@@ -74,11 +78,15 @@ class TaskVectors:
         """⟨gradient, τ(i, j)⟩ of all experts: `[k]` or, `by_row`, `[k, rows]`."""
         return torch.cat([dc for _, _, dc in self.reduced(name, self.base(name), gradient, by_row=by_row)])
 
-    def _fill(self, tau: Tensor, source: TensorSource, name: str, base: Tensor) -> Iterator[slice]:
+    def _fill(self, tau: Tensor, source: TensorSource | Compressed, name: str, base: Tensor) -> Iterator[slice]:
         """Write one expert's task vector into `tau`; gives the rows of every block as soon as they are there."""
         t, b = torch.atleast_1d(tau), torch.atleast_1d(base)
         width = math.prod(b.shape[1:])
         for rows in row_blocks(b.shape):
+            if isinstance(source, Compressed):
+                source.write(name, rows.start * width, rows.stop * width, t[rows].reshape(-1))
+                yield rows
+                continue
             # Read where the task vector goes: subtracting in place saves a journey to memory.
             there = Buffer(memoryview(t[rows].numpy()).cast("B")) if t.numel() else None
             expert = source.read_flat(name, rows.start * width, rows.stop * width, buffer=there)

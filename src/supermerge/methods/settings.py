@@ -45,7 +45,8 @@ class LearnSettings(BaseModel):
     trims them and elects signs). With held-back data (`held_back` of a task), its loss is measured every `every` steps,
     learning stops `patience` steps after the best, and with `refit` all validation data are then learned from, for the
     number of steps found. `clip` bounds the norm of the gradient. `residency` is where the experts lie between
-    readings; the result does not depend on it. With `hierarchy` coefficients are learned in a tree, level by level.
+    readings: `disk` or `memory`, with the same result, or in memory as compressed task vectors, which changes what is
+    learned (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`; arXiv 2503.06921). With `hierarchy` coefficients are learned in a tree, level by level.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +65,6 @@ class LearnSettings(BaseModel):
     refit: bool = True
     clip: Positive | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
-    residency: Literal["auto", "disk", "memory"] = "auto"
+    residency: Literal["auto", "disk", "memory", "bf16", "int8", "tvq4", "tvq3", "tvq2", "rtvq"] = "auto"
     save_every: Positive = 30.0
     hierarchy: Hierarchy | None = None

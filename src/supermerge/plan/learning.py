@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from supermerge.checkpoint import Match
 from supermerge.checkpoint.adapters import LowRank, Rescaled
 from supermerge.learn.basis import Basis
+from supermerge.learn.compression import bits_per_number, is_coding
 from supermerge.learn.division import Division, divide
 from supermerge.methods.settings import LearnSettings
 
@@ -44,7 +45,9 @@ class PlannedLearning:
     def reads(self) -> int:
         """The base and all factors once; dense task vectors once more for every step, unless they stay in memory."""
         base = sum(info.nbytes for info in self.match.base.tensors.values())
-        passes = 1 if self._resident else 1 + self.settings.steps
+        passes = 1 if self.residency != "disk" else 1 + self.settings.steps
+        # What the experts share is made in a reading of its own.
+        passes += self.residency == "rtvq"
         return base + self._factor_bytes + self._dense_bytes * passes
 
     @property
@@ -56,16 +59,25 @@ class PlannedLearning:
     def holds(self) -> int:
         """Beside the model and its activations: factors in fp32; gradients of dense tensors, the largest twice over.
 
-        Task vectors that stay in memory do so as they are stored. A frozen base saves fewer activations for its
+        Task vectors that stay in memory do so as they are stored, or compressed. A frozen base saves fewer activations for its
         backward pass than were counted; what factors save, Σr numbers per place, is within that.
         """
         sizes = [self.match.base.tensors[name].numel * 4 for name in self._dense]
-        kept = self._dense_bytes if self._resident else 0
-        return self._factor_bytes + sum(sizes) + 2 * max(sizes, default=0) + kept
+        return self._factor_bytes + sum(sizes) + 2 * max(sizes, default=0) + self._kept
 
     @property
-    def _resident(self) -> bool:
-        return self.settings.residency == "memory"
+    def residency(self) -> str:
+        """Where the dense task vectors lie between readings: `disk`, `memory`, or in memory in a coding."""
+        return "disk" if self.settings.residency == "auto" else self.settings.residency
+
+    @property
+    def _kept(self) -> int:
+        """Bytes of dense task vectors that stay in memory."""
+        if is_coding(self.residency):
+            k = len(self.basis.names)
+            numbers = k * sum(self.match.base.tensors[name].numel for name in self._dense)
+            return round(numbers * bits_per_number(self.residency, k) / 8)
+        return self._dense_bytes if self.residency == "memory" else 0
 
     @property
     def _dense(self) -> list[str]:

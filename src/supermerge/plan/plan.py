@@ -75,7 +75,8 @@ class Plan:
     heads: Mapping[str, int]
     coefficients: int | None
     steps: int | None
-    residency: Literal["disk", "memory"] | None
+    residency: str | None
+    """Where the experts lie between the readings of learning: `disk`, `memory`, or in memory in a coding."""
     learned_as: Mapping[str, int] | None
     """Of the merged tensors: `factors` of adapters, beside a frozen base; dense `task_vectors`; `unchanged` by all."""
     phases: tuple[PlannedPhase, ...]
@@ -126,7 +127,6 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
     # Looked at before the activations load what a run loads later.
     available, resident, classes = available_bytes(), resident_bytes(), model_class_bytes()
     active = activations(recipe, sources) if recipe.tasks else None
-    residency = None if settings is None else "memory" if settings.residency == "memory" else "disk"
     # With tasks, what its tensors are called is known once there is a model.
     layout = planned_adapter(
         recipe, match, choice, {name: name for name in match.base.tensors} if recipe.tasks else None
@@ -153,7 +153,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         if learning and learning.settings.granularity == "tensor"
         else None,
         steps=settings.steps if settings else None,
-        residency=residency,
+        residency=learning.residency if learning else None,
         learned_as=learning.counts if learning else None,
         phases=phases,
         peak_memory=peak,

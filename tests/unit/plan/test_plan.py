@@ -87,7 +87,10 @@ def test_output_dtype_changes_what_is_written(models: dict[str, Any]) -> None:
     assert planned.output_bytes == PARAMETERS * 2 + 8 + 2 * 2 * 4 * 4
 
 
-def test_learning_reads_every_task_vector_in_every_step(models: dict[str, Any], tmp_path: Path) -> None:
+def test_learning_reads_every_task_vector_in_every_step(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supermerge.plan.plan.resident_bytes", lambda: 0)
     tasks = {"news": {"type": "text-classification", "validation": "v.jsonl", "test": "t.jsonl"}}
     recipe = {**models, "method": {"name": "supermerge", "steps": 7}, "tasks": tasks}
     planned = plan(recipe)
@@ -99,6 +102,11 @@ def test_learning_reads_every_task_vector_in_every_step(models: dict[str, Any], 
     resident = plan({**recipe, "method": {"name": "supermerge", "steps": 7, "residency": "memory"}})
     assert phases(resident)["learn"] == (PARAMETERS * 4 + 8 + experts, 0)
     assert resident.residency == "memory"
+    compressed = plan({**recipe, "method": {"name": "supermerge", "steps": 7, "residency": "rtvq"}})
+    assert phases(compressed)["learn"] == (PARAMETERS * 4 + 8 + 2 * experts, 0)
+    learning = [each.phases[0].holds for each in (planned, compressed, resident)]
+    assert learning[1] - learning[0] == 2 * PARAMETERS * (2 + 3 / 2) / 8
+    assert learning[2] - learning[0] == experts
 
 
 def test_is_json(models: dict[str, Any]) -> None:
