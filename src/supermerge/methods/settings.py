@@ -46,7 +46,8 @@ class LearnSettings(BaseModel):
     learning stops `patience` steps after the best, and with `refit` all validation data are then learned from, for the
     number of steps found. `clip` bounds the norm of the gradient. `residency` is where the experts lie between
     readings: `disk` or `memory`, with the same result, or in memory as compressed task vectors, which changes what is
-    learned (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`; arXiv 2503.06921). With `hierarchy` coefficients are learned in a tree, level by level.
+    learned (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`; arXiv 2503.06921). With `hierarchy` coefficients are
+    learned in a tree, level by level.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -59,8 +59,8 @@ class PlannedLearning:
     def holds(self) -> int:
         """Beside the model and its activations: factors in fp32; gradients of dense tensors, the largest twice over.
 
-        Task vectors that stay in memory do so as they are stored, or compressed. A frozen base saves fewer activations for its
-        backward pass than were counted; what factors save, Σr numbers per place, is within that.
+        Task vectors that stay in memory do so as they are stored, or compressed. A frozen base saves fewer activations
+        for its backward pass than were counted; what factors save, Σr numbers per place, is within that.
         """
         sizes = [self.match.base.tensors[name].numel * 4 for name in self._dense]
         return self._factor_bytes + sum(sizes) + 2 * max(sizes, default=0) + self._kept

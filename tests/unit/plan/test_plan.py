@@ -90,7 +90,7 @@ def test_output_dtype_changes_what_is_written(models: dict[str, Any]) -> None:
 def test_learning_reads_every_task_vector_in_every_step(
     models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supermerge.plan.plan.resident_bytes", lambda: 0)
+    monkeypatch.setattr(sys.modules["supermerge.plan.plan"], "resident_bytes", lambda: 0)
     tasks = {"news": {"type": "text-classification", "validation": "v.jsonl", "test": "t.jsonl"}}
     recipe = {**models, "method": {"name": "supermerge", "steps": 7}, "tasks": tasks}
     planned = plan(recipe)
