@@ -13,7 +13,7 @@ def cache_directory() -> Path:
     """
     own = os.environ.get("SUPERMERGE_CACHE")
     if own:
-        return Path(own).expanduser().absolute()
+        return Path(os.path.expanduser(own)).absolute()
     shared = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
     return root / "supermerge"

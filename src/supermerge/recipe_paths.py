@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def _change(part: dict[str, Any], keys: tuple[str, ...], as_kind: Callable[[str,
 
 
 def _always(text: str, move: Move) -> str:
-    return str(move(Path(text).expanduser()))
+    return str(move(Path(os.path.expanduser(text))))
 
 
 def _data(text: str, move: Move) -> str:

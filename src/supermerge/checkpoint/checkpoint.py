@@ -179,7 +179,7 @@ class Place:
 def place_of(ref: str | os.PathLike[str], *, allow_pickle: bool = False, offline: bool | None = None) -> Place:
     """The file or directory that a path or hub id names; downloaded, where it must be. Errors: `Checkpoint.open`'s."""
     text = os.fspath(ref)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.exists():
         return Place(path, None)
     hub_id = HubId.parse(text) if isinstance(ref, str) else None

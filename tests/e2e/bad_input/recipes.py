@@ -12,6 +12,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 CASES = [
     Case("a key is misspelt", recipe(metod="ties"), 3, ("metod", "method"), own_process=True),
+    Case("the home of an unknown user", recipe(base="~nobody-here/base"), 4, ("~nobody-here/base",)),
     Case("the method is misspelt", recipe(method="tiess"), 3, ("tiess", "ties")),
     Case("a parameter is misspelt", recipe(method={"name": "supermerge", "step": 3}), 3, ("step", "steps")),
     Case("a parameter of another method", recipe(method={"name": "linear", "density": 0.5}), 3, ("density", "linear")),
