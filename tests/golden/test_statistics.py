@@ -1,33 +1,23 @@
 """Hand-computed merges with statistics of the experts, and what the methods turn into in special cases."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from measured import given
 
 from supermerge.checkpoint import Checkpoint
 from supermerge.errors import DataError, RecipeError
 from supermerge.events import subscribed
-from supermerge.methods import KINDS, Context, get
+from supermerge.methods import Context, get
 from supermerge.methods.esm import LayerNorms, essential_directions, relative
 from supermerge.methods.sens_merging import layer_shares
 from supermerge.statistics import Stored
 from supermerge.statistics.stored import Part
-
-
-def given(sizes=(1.0, 1.0, 1.0), inputs_first=(), k=2, **kinds):
-    """Statistics as they would have been measured: kind → the tensor called `weight`, of every expert.
-
-    Kinds that are not given were measured of another tensor.
-    """
-    sources = {kind: [Checkpoint.open({"another": torch.ones(1)})] * k for kind in KINDS} | {
-        kind: [Checkpoint.open({"weight": torch.as_tensor(value, dtype=torch.float32)}) for value in values]
-        for kind, values in kinds.items()
-    }
-    return Stored(
-        {
-            kind: [Part(one, size, frozenset(inputs_first)) for one, size in zip(parts, sizes, strict=False)]
-            for kind, parts in sources.items()
-        }
-    )
 
 
 def merged(name, params, base, taus, measured):
