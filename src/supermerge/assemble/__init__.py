@@ -7,6 +7,7 @@ from supermerge.assemble.merged import Merged
 from supermerge.assemble.nowhere import Nowhere
 from supermerge.assemble.several import several_into
 from supermerge.assemble.stream import Assembled, Sink, assemble, merge_into, output_infos
+from supermerge.assemble.workers import at_most_threads
 from supermerge.methods import weighted_sum
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Nowhere",
     "Sink",
     "assemble",
+    "at_most_threads",
     "merge",
     "merge_into",
     "output_infos",

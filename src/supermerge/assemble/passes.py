@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from supermerge.assemble.choice import Choice
+from supermerge.assemble.footprint import WHOLE_TENSORS_BYTES, tensor_bytes
 from supermerge.assemble.geometry import Products
 from supermerge.assemble.pieces import Hashes, Piece, Reader, piece_elements
 from supermerge.assemble.thin import Thin, add_products, matrix_shape, row_blocks
@@ -19,9 +20,6 @@ from supermerge.events import emit, phase
 from supermerge.methods import BLOCK, Bound, Context, Survey
 from supermerge.methods.factored import Factors
 from supermerge.methods.survey import GramSurvey, PreviewedSurvey
-
-_BUDGET = 1 << 30
-"""Bytes that whole tensors merged at the same time may hold together; a larger single tensor is merged alone."""
 
 Result = TypeVar("Result")
 
@@ -54,7 +52,7 @@ class Passes:
 
     def over(self, names: Iterable[str], work: Callable[[str], Result], *, ordered: bool) -> Iterator[Result]:
         """`work` on every tensor, on several threads in bounded memory."""
-        return parallel(names, work, threads=self.threads, cost=self._cost, limit=_BUDGET, ordered=ordered)
+        return parallel(names, work, threads=self.threads, cost=self._cost, limit=WHOLE_TENSORS_BYTES, ordered=ordered)
 
     def survey(self) -> None:
         """Run the surveys of the model that the chosen methods need; tied tensors count once."""
@@ -203,4 +201,4 @@ class Passes:
         if name in self.bounds and self.bounds[name].factored(k) is not None and self.thin.has(name):
             return 8 * (3 * self.thin.rank(name) * sum(matrix_shape(info.shape)) + 3 * BLOCK)
         cut = name not in self.bounds or self._cut[id(self.bounds[name])]
-        return (min(info.numel, piece_elements(k)) if cut else info.numel) * 4 * 2 * (k + 2)
+        return round(tensor_bytes(info, k, cut=cut))

@@ -6,6 +6,8 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -14,9 +16,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_most_threads: ContextVar[int] = ContextVar("_most_threads", default=8)
+
+
+@contextmanager
+def at_most_threads(threads: int) -> Iterator[None]:
+    """While entered, merges that are not told how many threads to use have no more than these: each holds memory."""
+    token = _most_threads.set(threads)
+    try:
+        yield
+    finally:
+        _most_threads.reset(token)
+
+
 def default_threads() -> int:
-    """As many as torch uses, at least two (so that one can wait for the disk) and at most eight."""
-    return max(2, min(8, torch.get_num_threads()))
+    """As many as torch uses, at least two (so that one can wait for the disk), at most eight or `at_most_threads`."""
+    return min(_most_threads.get(), max(2, torch.get_num_threads()))
 
 
 def keep_freed_memory() -> None:

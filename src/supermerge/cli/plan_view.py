@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.table import Table
 from rich.text import Text
 
 from supermerge.cli.console import console, plain_table, short_path
@@ -31,6 +32,9 @@ def print_plan(plan: Plan) -> None:
         phases.add_row(Text(phase.name, "cyan"), Text(phase.what, "dim"), *amounts)
     out.print(phases)
     out.print()
+    if plan.memory_budget is not None and plan.residencies:
+        out.print(_residencies(plan))
+        out.print()
     for label, value, remark in _totals(plan):
         out.print(Text.assemble((f"{label:<8}", "dim"), (value, "bold"), (f"  {remark}", "dim")))
     for note in plan.notes:
@@ -51,6 +55,17 @@ def _what(plan: Plan) -> list[str | tuple[str, str]]:
         parts.append(("; " if plan.coefficients else "\n", ""))
         parts.append(_how(plan.learned_as, _place(plan.residency)))
     return parts
+
+
+def _residencies(plan: Plan) -> Table:
+    """What was considered within the budget, and which of it was chosen: the first that is exact and fits."""
+    table = plain_table("Residency", "", "Holds", "Reads a step", "", numbers=("Holds", "Reads a step"))
+    for one in plan.residencies:
+        words = "exact" if one.exact else "not exact, by choice alone"
+        fits = ("chosen", "green") if one.name == plan.residency else ("fits" if one.fits else "too large", "dim")
+        reads = size(one.step_reads) if one.step_reads else ""
+        table.add_row(Text(one.name, "cyan"), Text(words, "dim"), size(one.holds), reads, Text(*fits))
+    return table
 
 
 def _place(residency: str | None) -> str:

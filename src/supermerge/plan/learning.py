@@ -45,10 +45,14 @@ class PlannedLearning:
     def reads(self) -> int:
         """The base and all factors once; dense task vectors once more for every step, unless they stay in memory."""
         base = sum(info.nbytes for info in self.match.base.tensors.values())
-        passes = 1 if self.residency != "disk" else 1 + self.settings.steps
         # What the experts share is made in a reading of its own.
-        passes += self.residency == "rtvq"
-        return base + self._factor_bytes + self._dense_bytes * passes
+        passes = 2 if self.residency == "rtvq" else 1
+        return base + self._factor_bytes + self._dense_bytes * passes + self.step_reads * self.settings.steps
+
+    @property
+    def step_reads(self) -> int:
+        """Bytes read in every step: dense task vectors, unless they stay in memory."""
+        return self._dense_bytes if self.residency == "disk" else 0
 
     @property
     def derived_bytes(self) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from supermerge.assemble import Choice
-from supermerge.assemble.pieces import piece_elements
-from supermerge.assemble.workers import default_threads
+from supermerge.assemble.footprint import held_by, tensor_costs, threads_within
 from supermerge.checkpoint import Match
 from supermerge.methods import KINDS
 from supermerge.methods.measured import own_shape
@@ -20,21 +20,29 @@ from supermerge.statistics.budget import MATRICES_BYTES
 _MODEL_CLASS_BYTES = 150_000_000
 _PAGE_BYTES = 25_000_000
 _ENGINE_BYTES = 155_000_000
-# Whole tensors that are merged at the same time hold at most this together, unless one alone holds more.
-_WHOLE_TENSORS_BYTES = 1 << 30
 
 
-def merging_bytes(match: Match, choice: Choice) -> int:
-    """Held while merging: per thread two read buffers, the fp32 rows of base and task vectors, and the method's own."""
-    k, threads = len(match.experts), default_threads()
-    own = {id(bound): bytes_per_element(bound, k) for bound in choice.bounds if bound.method.function is not None}
-    costs: list[float] = []
-    for name in match.merged:
-        info, bound = match.base.tensors[name], choice(name)
-        numel = min(info.numel, piece_elements(k)) if bound.chunked else info.numel
-        costs.append(numel * (2 * info.dtype.itemsize + 4 * (k + 1) + own.get(id(bound), 8)))
-    together = sorted(costs, reverse=True)[:threads]
-    return round(max(together[0], min(sum(together), _WHOLE_TENSORS_BYTES))) if together else 0
+@dataclass(frozen=True, slots=True)
+class PlannedMerge:
+    """One pass over the tensors: what `assemble` holds for each, with what its methods were seen to hold."""
+
+    choice: Choice
+    costs: tuple[float, ...]
+
+    @classmethod
+    def of(cls, match: Match, choice: Choice) -> PlannedMerge:
+        """Every method is rehearsed on small tensors."""
+        k = len(match.experts)
+        own = {id(bound): bytes_per_element(bound, k) for bound in choice.bounds if bound.method.function is not None}
+        return cls(choice, tuple(tensor_costs(match, choice, own)))
+
+    def threads(self, room: int) -> int:
+        """How many threads may merge within `room` bytes."""
+        return threads_within(room, self.costs)
+
+    def holds(self, room: int) -> int:
+        """What they hold, at least what one needs."""
+        return held_by(self.threads(room), self.costs)
 
 
 def stored_statistics_bytes(match: Match, kinds: Sequence[str]) -> int:
@@ -77,3 +85,8 @@ def model_class_bytes() -> int:
 def model_bytes(match: Match) -> int:
     """The model in memory, in fp32."""
     return sum(info.numel * 4 for info in match.base.tensors.values())
+
+
+def offloaded_bytes(match: Match) -> int:
+    """Of a model whose weights lie in a file: the largest one, in fp32."""
+    return max((info.numel * 4 for info in match.base.tensors.values()), default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,45 +11,24 @@ from typing import Any, Literal
 
 import torch
 
-from supermerge.assemble import Choice, output_infos
+from supermerge.assemble import output_infos
 from supermerge.assemble.adapter import AdapterLayout
-from supermerge.checkpoint import Match
 from supermerge.errors import ResourceError
-from supermerge.learn.basis import Basis
 from supermerge.methods.settings import LearnSettings
 from supermerge.plan.activations import Activations, activations
 from supermerge.plan.adapter import planned_adapter
-from supermerge.plan.learning import PlannedLearning, experts_bytes
-from supermerge.plan.memory import (
-    merging_bytes,
-    model_bytes,
-    model_class_bytes,
-    report_bytes,
-    statistics_bytes,
-    stored_statistics_bytes,
-)
-from supermerge.plan.rehearsal import survey_passes
-from supermerge.plan.tree import TreeCost, tree_cost
+from supermerge.plan.learning import PlannedLearning
+from supermerge.plan.memory import PlannedMerge, model_bytes, model_class_bytes
+from supermerge.plan.phases import SIDE_BYTES, Phases, PlannedPhase, learned_merge, maker_of
+from supermerge.plan.residency import Chosen, Residency, choose, with_residency
+from supermerge.plan.tree import tree_cost
 from supermerge.recipe import Recipe
 from supermerge.report.numbers import size
 from supermerge.resolve import Opened, learn_settings, opened
 from supermerge.resources import available_bytes, free_disk_bytes, resident_bytes
 
-# Report, charts, card, logs and locks of one run, generously.
-_SIDE_BYTES = 10_000_000
 # Streaming pace of one pass, bytes a second: what two cores with a local disk reach or exceed.
 _PACE = 0.4e9
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedPhase:
-    """One phase: bytes read from and written to disk, and the most memory held in it."""
-
-    name: str
-    what: str
-    reads: int
-    holds: int
-    writes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +57,10 @@ class Plan:
     steps: int | None
     residency: str | None
     """Where the experts lie between the readings of learning: `disk`, `memory`, or in memory in a coding."""
+    residencies: tuple[Residency, ...]
+    """What was considered, in the order of preference."""
+    threads: int
+    """How many threads merge."""
     learned_as: Mapping[str, int] | None
     """Of the merged tensors: `factors` of adapters, beside a frozen base; dense `task_vectors`; `unchanged` by all."""
     phases: tuple[PlannedPhase, ...]
@@ -132,14 +116,25 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         recipe, match, choice, {name: name for name in match.base.tensors} if recipe.tasks else None
     )
     output_bytes = _output_bytes(recipe, sources, layout)
-    # With tasks, one model stays in memory from the beginning to the end.
-    held = resident + (classes + model_bytes(match) if recipe.tasks else 0)
     learning = None if settings is None else PlannedLearning.of(match, settings)
     tree = tree_cost(settings, recipe, match)
-    phases = _phases(recipe, match, choice, learning, tree, output_bytes, held, active or Activations(0, 0))
+    usual = Phases(
+        recipe,
+        match,
+        PlannedMerge.of(match, choice if learning is None else learned_merge(choice, learning.basis)),
+        None if learning is None else maker_of(match, learning.basis),
+        learning,
+        tree,
+        active or Activations(0, 0),
+        output_bytes,
+        # With tasks, one model stays in memory from the beginning to the end.
+        resident + (classes + model_bytes(match) if recipe.tasks else 0),
+        min(resident + available, recipe.memory or sys.maxsize),
+    )
+    chosen = choose(recipe, lambda name: replace(usual, learning=with_residency(learning, name)))
+    learning, phases = chosen.phases.learning, tuple(chosen.phases)
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
-    peak = max(phase.holds for phase in phases)
     temporary = sum(phase.writes for phase in phases if phase.name == "derive") + (tree.at_once if tree else 0)
     return Plan(
         method=method.name,
@@ -153,10 +148,12 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         if learning and learning.settings.granularity == "tensor"
         else None,
         steps=settings.steps if settings else None,
-        residency=learning.residency if learning else None,
+        residency=learning.residency if learning else chosen.name,
+        residencies=chosen.considered,
+        threads=chosen.phases.threads,
         learned_as=learning.counts if learning else None,
         phases=phases,
-        peak_memory=peak,
+        peak_memory=chosen.phases.peak,
         activations=_known(phases, active),
         memory_budget=recipe.memory,
         memory_available=available,
@@ -170,66 +167,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
             *([f"the output is {layout.saved.described}"] if layout else []),
             *([f"{existing} exists: a run needs --force"] if existing else []),
         ),
-        refusals=tuple(
-            _refusals(recipe, peak, resident + available, output_bytes, temporary, free, None if force else existing)
-        ),
-    )
-
-
-def _phases(
-    recipe: Recipe,
-    match: Match,
-    choice: Choice,
-    learning: PlannedLearning | None,
-    tree: TreeCost | None,
-    output_bytes: int,
-    held: int,
-    active: Activations,
-) -> tuple[PlannedPhase, ...]:
-    base, experts = sum(info.nbytes for info in match.base.tensors.values()), experts_bytes(match, match.merged)
-    scored = [name for name, task in recipe.tasks.items() if task.test is not None]
-    phases: list[PlannedPhase] = []
-    if learning is not None:
-        settings, basis = learning.settings, learning.basis
-        # The merge makes the vectors again, piece by piece.
-        merged = basis.rehearsal().bound(choice.default.method, lambda base, vectors, _: base + vectors[0])
-        choice = replace(choice, default=merged)
-        if basis.derived:
-            phases.append(_deriving(match, basis, base + experts, held, learning.derived_bytes))
-        holds = held + learning.holds + active.learning
-        what, reads, written = f"up to {settings.steps} steps", learning.reads, 0
-        if tree is not None:
-            what, written = f"{what} for each of {tree.groups} groups", tree.written
-            reads = tree.groups * base + (reads - base) * tree.members // len(match.experts)
-        phases.append(PlannedPhase("learn", what, reads, holds, written))
-    merging = held + merging_bytes(match, choice)
-    if choice.default.scope == "model":
-        passes = survey_passes(choice.default, len(match.experts))
-        what = "once over all tensors" if passes == 1 else f"{passes} times over all tensors"
-        phases.append(PlannedPhase("survey", what, passes * (base + experts), merging, 0))
-    makers = learning.basis.members if learning else []
-    kinds = list(dict.fromkeys(kind for bound in (*choice.bounds, *makers) for kind in bound.kinds))
-    if kinds:
-        measuring = held + statistics_bytes(match, kinds) + active.learning
-        written = len(match.experts) * stored_statistics_bytes(match, kinds)
-        phases.append(PlannedPhase("statistics", ", ".join(kinds), 2 * len(kinds) * experts, measuring, written))
-    phases.append(PlannedPhase("merge", f"{len(match.merged)} tensors", base + experts, merging, output_bytes))
-    if scored:
-        what = f"base, experts and the merged model on {len(scored)} tasks"
-        phases.append(PlannedPhase("evaluate", what, base + experts + output_bytes, held + active.scoring, 0))
-    report = report_bytes(pictures=bool(scored) or learning is not None)
-    phases.append(PlannedPhase("report", "page, charts, model card", 0, held + report, _SIDE_BYTES))
-    return tuple(phases)
-
-
-def _deriving(match: Match, basis: Basis, stored: int, held: int, writes: int) -> PlannedPhase:
-    """Make the vectors that are in no expert's file, in fp32."""
-    maker = basis.rehearsal().bound(basis.members[0].method, basis.derive)
-    passes = 1 + (survey_passes(maker, len(match.experts)) if maker.scope == "model" else 0)
-    made = [f"task vectors of {basis.on.method.name}"] if basis.on else []
-    made += [f"the merge of {basis.start.method.name} to start from"] if basis.start else []
-    return PlannedPhase(
-        "derive", " and ".join(made), passes * stored, held + merging_bytes(match, Choice(maker)), writes
+        refusals=tuple(_refusals(chosen, output_bytes + SIDE_BYTES + temporary, free, None if force else existing)),
     )
 
 
@@ -261,17 +199,14 @@ def _models(recipe: Recipe, sources: Opened) -> tuple[PlannedModel, ...]:
     )
 
 
-def _refusals(
-    recipe: Recipe, peak: int, room: int, output_bytes: int, temporary: int, free: int, existing: Path | None
-) -> list[str]:
-    found = []
-    if recipe.memory is not None and peak > recipe.memory:
-        found.append(f"memory: the run needs about {size(peak)}, and the recipe allows {size(recipe.memory)}")
-    elif peak > room:
-        found.append(f"memory: the run needs about {size(peak)}, and it can have {size(room)}")
-    needed = output_bytes + _SIDE_BYTES + temporary
-    if needed > free:
-        found.append(f"disk: the run needs {size(needed)}, and {size(free)} are free")
+def _refusals(chosen: Chosen, written: int, free: int, existing: Path | None) -> list[str]:
+    found, phases = [], chosen.phases
+    if phases.peak > phases.room:
+        most = "the recipe allows" if phases.room == phases.recipe.memory else "it can have"
+        least = f" (residency {chosen.name}, the least)" if len(chosen.considered) > 1 else ""
+        found.append(f"memory: the run needs about {size(phases.peak)}{least}, and {most} {size(phases.room)}")
+    if written > free:
+        found.append(f"disk: the run needs {size(written)}, and {size(free)} are free")
     if existing is not None:
         found.append(f"{existing}: exists already")
     return found

@@ -9,7 +9,6 @@ from supermerge.checkpoint import Checkpoint
 from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
 from supermerge.methods import get
 from supermerge.report.results import ModelResult
-from supermerge.resolve import learn_settings
 from supermerge.run.candidates import Tuner, merged_in_memory
 from supermerge.run.judging import Judge
 from supermerge.run.learned import basis_of, learn_merge
@@ -45,7 +44,7 @@ def _made(ready: Prepared, name: str, judge: Judge | None) -> tuple[Checkpoint, 
             bound, merged = tuner.tuned(choice.default, params)
         return merged, dict(bound.values)
     choice = type(recipe.method).model_validate({"name": name, **params})
-    settings = learn_settings(recipe.model_copy(update={"method": choice}))
+    settings = ready.learn_settings(recipe.model_copy(update={"method": choice}))
     assert settings is not None
     with basis_of(ready, settings) as basis:
         learned = learn_merge(ready.session(None, judge.now if judge else None), method, settings, basis, None)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from supermerge.assemble import Choice
+from supermerge.assemble import Choice, at_most_threads
 from supermerge.checkpoint import Checkpoint, OutputDirectory, open_expert
 from supermerge.errors import RecipeError, RefusedError
 from supermerge.events import emit, phase
@@ -18,7 +18,6 @@ from supermerge.plan import plan
 from supermerge.recipe import Recipe
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.results import ModelResult, Results, TaskResult
-from supermerge.resolve import learn_settings
 from supermerge.run.carried import carry, carry_groups
 from supermerge.run.contest import contend
 from supermerge.run.earlier import Earlier
@@ -74,8 +73,9 @@ def run_beside(
     if target is None:
         raise RecipeError("output: the recipe names no directory.", hint="Set output.path, or pass --output.")
     path = Path(target)
-    plan(wanted, output=path, force=force).require_feasible()
-    with journalled() as journal, prepared(wanted) as ready:
+    planned = plan(wanted, output=path, force=force)
+    planned.require_feasible()
+    with journalled() as journal, at_most_threads(planned.threads), prepared(wanted, planned.residency) as ready:
         if earlier:
             earlier.announce()
         if not allow_unrelated:
@@ -103,7 +103,7 @@ def run_beside(
 
 @contextmanager
 def _learned(ready: Prepared, states: Path, keep_at: Path, earlier: Earlier | None) -> Iterator[LearnedMerge | None]:
-    settings = learn_settings(ready.recipe)
+    settings = ready.learn_settings(ready.recipe)
     if settings is None:
         yield None
         return

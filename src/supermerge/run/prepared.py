@@ -14,8 +14,9 @@ from supermerge.checkpoint import Match
 from supermerge.errors import RecipeError
 from supermerge.events import emit, phase
 from supermerge.learn.session import Session
+from supermerge.methods.settings import LearnSettings
 from supermerge.recipe import Recipe
-from supermerge.resolve import Opened, opened
+from supermerge.resolve import Opened, learn_settings, opened
 from supermerge.run.environment import versions
 from supermerge.run.rows import TaskRows, digest, read_task_rows
 from supermerge.run.scoring import Scoring
@@ -34,6 +35,15 @@ class Prepared:
     match: Match
     rows: dict[str, TaskRows]
     bench: Workbench | None
+    residency: str | None = None
+    """Where the plan keeps what is learned from, where the recipe leaves it open."""
+
+    def learn_settings(self, recipe: Recipe) -> LearnSettings | None:
+        """How the method of `recipe` learns within this plan; None where it does not."""
+        settings = learn_settings(recipe)
+        if settings is None or self.residency is None or settings.residency != "auto":
+            return settings
+        return settings.model_copy(update={"residency": self.residency})
 
     def require_bench(self, why: str) -> Workbench:
         """The workbench; RecipeError where the recipe has no tasks."""
@@ -73,10 +83,10 @@ class Prepared:
 
 
 @contextmanager
-def prepared(recipe: Recipe, *, with_rows: bool = True) -> Iterator[Prepared]:
+def prepared(recipe: Recipe, residency: str | None = None, *, with_rows: bool = True) -> Iterator[Prepared]:
     """Open and read everything that `recipe` names; every mistake in it surfaces here, before anything is written.
 
-    Without rows there is nothing to learn from or to score on, only something to merge.
+    Without rows there is nothing to learn from or to score on, only something to merge. `residency` is the plan's.
     """
     with phase("preparing"):
         rows = read_task_rows(recipe.tasks) if with_rows else {}
@@ -94,4 +104,5 @@ def prepared(recipe: Recipe, *, with_rows: bool = True) -> Iterator[Prepared]:
         order = [name for name in sources.base.tensors if name in kept]
         merged = [name for name in order if name in shared and name in set(sources.match.merged)]
         copied = [name for name in order if name not in set(merged)]
-        yield Prepared(recipe, sources, replace(sources.match, merged=merged, copied=copied), rows, bench)
+        match = replace(sources.match, merged=merged, copied=copied)
+        yield Prepared(recipe, sources, match, rows, bench, residency)

@@ -1,0 +1,85 @@
+"""What a plan makes of `memory`: where task vectors lie, how many threads merge, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supermerge.assemble.footprint import held_by, threads_within
+from supermerge.assemble.workers import at_most_threads, default_threads
+from supermerge.errors import ResourceError
+from supermerge.plan import plan
+
+EXPERTS = 2 * 2 * 8 * 4 * 4
+"""Bytes of the two experts' merged tensors."""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, write_models: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    write_models(tmp_path, "news", "spam")
+    module = sys.modules["supermerge.plan.plan"]
+    monkeypatch.setattr(module, "resident_bytes", lambda: 1000)
+    monkeypatch.setattr(module, "available_bytes", lambda: 10**12)
+    monkeypatch.setattr(module, "model_class_bytes", lambda: 0)
+    # What pages take is more than these models.
+    monkeypatch.setattr(sys.modules["supermerge.plan.phases"], "report_bytes", lambda pictures: 0)
+    return {
+        "base": str(tmp_path / "base"),
+        "experts": {name: str(tmp_path / name) for name in ("news", "spam")},
+        "method": {"name": "supermerge", "steps": 7},
+        "tasks": {"news": {"type": "text-classification", "validation": "v.jsonl"}},
+    }
+
+
+def test_task_vectors_lie_where_they_fit(recipe: dict[str, Any]) -> None:
+    memory, disk = (
+        plan({**recipe, "method": {**recipe["method"], "residency": where}}).peak_memory for where in ("memory", "disk")
+    )
+    assert memory - disk == EXPERTS
+    roomy, tight = plan({**recipe, "memory": memory}), plan({**recipe, "memory": memory - 1})
+    assert (roomy.residency, roomy.peak_memory, roomy.refusals) == ("memory", memory, ())
+    assert (tight.residency, tight.peak_memory, tight.refusals) == ("disk", disk, ())
+    reads = {one.name: one.step_reads for one in tight.residencies}
+    assert (reads["memory"], reads["disk"], reads["int8"]) == (0, EXPERTS, 0)
+    assert [one.name for one in tight.residencies if not one.exact] == ["bf16", "int8", "tvq4", "rtvq"]
+
+
+def test_a_recipe_that_says_where_is_obeyed(recipe: dict[str, Any]) -> None:
+    method = {**recipe["method"], "residency": "memory"}
+    planned = plan({**recipe, "method": method})
+    with pytest.raises(ResourceError, match=r"the run needs about .*, and the recipe allows"):
+        plan({**recipe, "method": method, "memory": planned.peak_memory - 1}).require_feasible()
+
+
+def test_what_cannot_fit_says_what_the_least_needs(recipe: dict[str, Any]) -> None:
+    planned = plan({**recipe, "memory": 1000})
+    assert planned.peak_memory == min(one.holds for one in planned.residencies)
+    with pytest.raises(ResourceError, match=rf"residency {planned.residency}, the least\), and the recipe allows 1 kB"):
+        planned.require_feasible()
+
+
+def test_without_a_budget_nothing_is_kept(recipe: dict[str, Any]) -> None:
+    assert plan(recipe).residency == "disk"
+
+
+def test_fewer_threads_merge_where_there_is_less_room() -> None:
+    costs = [100.0, 80.0, 60.0, 1.0]
+    assert [held_by(n, costs) for n in (1, 2, 3)] == [100, 180, 240]
+    with at_most_threads(3):
+        assert default_threads() <= 3
+    assert [threads_within(room, costs) for room in (1000, 180, 179, 10)] == [default_threads(), 2, 1, 1]
+    with at_most_threads(1):
+        assert threads_within(1000, costs) == 1
+
+
+def test_a_merge_within_little_room(recipe: dict[str, Any]) -> None:
+    data_free = {**recipe, "method": "linear", "tasks": {}}
+    roomy = plan(data_free)
+    assert roomy.threads == default_threads()
+    tight = plan({**data_free, "memory": roomy.peak_memory - 1})
+    assert (tight.threads, tight.refusals) == (1, ())
+    assert tight.peak_memory < roomy.peak_memory
