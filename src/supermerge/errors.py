@@ -67,3 +67,20 @@ class InterruptedRun(SupermergeError):
     """The run was interrupted and can be resumed by the same command."""
 
     exit_code = 130
+
+
+class ToldElsewhere(SupermergeError):
+    """The run ended because of an error in another of its processes, which tells it: here it has only its exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of the command line for any error; a bug of ours where it is none that the user can act on."""
+    if isinstance(error, SupermergeError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedRun.exit_code
+    return ResourceError.exit_code if isinstance(error, OSError | MemoryError) else SupermergeError.exit_code

@@ -89,7 +89,10 @@ def input_differences(lock: Lock, inputs: Inputs) -> tuple[dict[str, list[str]],
 
 
 def require_written(directory: Path, infos: Sequence[TensorInfo], hashes: Mapping[str, str]) -> None:
-    """Read back what was just written: RefusedError unless it has these names, shapes, dtypes and hashes."""
+    """Read back what was just written: RefusedError unless it has these names, shapes and dtypes, and `hashes`.
+
+    Tensors without a hash are another process's to read back.
+    """
     with Checkpoint.open(weights_of(directory)) as written:
         announced = {info.name: info for info in infos}
         differences = [
@@ -97,7 +100,7 @@ def require_written(directory: Path, infos: Sequence[TensorInfo], hashes: Mappin
             for name in sorted(announced.keys() | written.tensors.keys())
             if announced.get(name) != written.tensors.get(name)
         ]
-        differences = differences or list(_tensor_differences("tensor", written, hashes))
+        differences = differences or list(_changed_tensors("tensor", written, hashes, list(hashes)))
     if differences:
         raise RefusedError(
             f"{directory}: the disk gives back other bytes than were written:\n" + "\n".join(differences[:_NAMED]),
@@ -162,15 +165,21 @@ def _file_differences(path: Path, lock: Lock) -> Iterator[str]:
 
 
 def _tensor_differences(label: str, source: TensorSource, expected: Mapping[str, str]) -> Iterator[str]:
+    yield from _changed_tensors(label, source, expected, list(source.tensors))
+    for name in expected.keys() - source.tensors.keys():
+        yield f"{label} {name} is missing"
+
+
+def _changed_tensors(
+    label: str, source: TensorSource, expected: Mapping[str, str], names: Sequence[str]
+) -> Iterator[str]:
     buffer = Buffer()
-    for number, name in enumerate(source.tensors, start=1):
+    for number, name in enumerate(names, start=1):
         if name not in expected:
             yield f"{label} {name} was added"
         elif hash_stored(source, name, buffer) != expected[name]:
             yield f"{label} {name} has changed"
-        emit("progress", phase="verify", done=number, total=len(source.tensors), unit="tensors")
-    for name in expected.keys() - source.tensors.keys():
-        yield f"{label} {name} is missing"
+        emit("progress", phase="verify", done=number, total=len(names), unit="tensors")
 
 
 def _settings_changed(name: str, expert: Checkpoint, locked: LockedSource) -> Iterator[str]:

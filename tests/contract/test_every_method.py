@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from forms import FORMS, Lora
 from forms import opened as opened_as
+from threads_as_peers import together
 
 from supermerge.assemble import merge_into, output_infos, pieces
 from supermerge.assemble.merge import StateDict
 from supermerge.checkpoint import Checkpoint, Match, ShardWriter
+from supermerge.distributed import ALONE, Peers, deal
 from supermerge.errors import CheckpointError, RecipeError
 from supermerge.learn.basis import Basis
 from supermerge.methods import BLOCK, KINDS, Bound, Measured, Statistics, get, names, weighted_sum
@@ -452,3 +454,29 @@ def test_the_seed_of_python_s_hashes_changes_nothing():
         for seed in ("0", "1", "42")
     }
     assert outcomes == {digest() + "\n"}
+
+
+# Where the model is looked at in other ways than by default.
+SURVEYED = [
+    ("ties", {"trim": "model", "zero_sign": "majority"}),
+    ("neuromerging", {"across": None}),
+    ("sce", {"density": 0.3}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [*((name, ROWS[name].params) for name in STATIC), *SURVEYED], ids=lambda value: str(value)
+)
+def test_several_processes_give_the_bytes_of_one(name, params):
+    base, experts = model(5, ROWS[name].k[1], size=3 * BLOCK + 7)
+    match = matched(base, experts)
+
+    def work(peers: Peers) -> dict[str, torch.Tensor]:
+        sink = StateDict(output_infos(match))
+        mine = deal({key: tensor.numel() for key, tensor in base.items()}, peers.size)[peers.rank]
+        merge_into(sink, bound(name, params), match, threads=1, names=mine, peers=peers)
+        return {key: sink.tensors[key] for key in mine}
+
+    alone = work(ALONE)
+    merged = {key: tensor for part in together(3, work) for key, tensor in part.items()}
+    assert_same({key: merged[key] for key in alone}, alone)

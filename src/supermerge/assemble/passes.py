@@ -16,6 +16,7 @@ from supermerge.assemble.pieces import Hashes, Piece, Reader, piece_elements
 from supermerge.assemble.thin import Thin, add_products, matrix_shape, row_blocks
 from supermerge.assemble.workers import default_threads, parallel
 from supermerge.checkpoint import Match
+from supermerge.distributed import ALONE, Peers, deal
 from supermerge.events import emit, phase
 from supermerge.methods import BLOCK, Bound, Context, Survey
 from supermerge.methods.factored import Factors
@@ -30,10 +31,10 @@ class Passes:
     Every tensor is one job of one thread, so its pieces are read, hashed and written in order.
     """
 
-    def __init__(self, match: Match, choice: Choice, seed: int, threads: int | None) -> None:
+    def __init__(self, match: Match, choice: Choice, seed: int, threads: int | None, peers: Peers = ALONE) -> None:
         choice.rehearse(len(match.experts))
         choice.require_functions()
-        self.match, self.seed = match, seed
+        self.match, self.seed, self._peers = match, seed, peers
         self.threads = threads or default_threads()
         self.experts = tuple(match.experts)
         # A tied alias takes its twin's method, so that the two stay equal.
@@ -169,6 +170,10 @@ class Passes:
     def _fill(self, survey: Survey, names: Sequence[str]) -> None:
         for name in names:
             self._preview(survey, name)
+        shared = self._peers.size > 1 and survey.accounts() is not None
+        if shared:
+            sizes = {name: self.match.base.tensors[name].numel for name in names}
+            names = deal(sizes, self._peers.size)[self._peers.rank]
         again = first = True
         while again:
 
@@ -177,7 +182,13 @@ class Passes:
                     self._observe(survey, name, piece)
 
             for done, _ in enumerate(self.over(names, observe, ordered=False), 1):
+                self._peers.heed()
                 emit("progress", phase="survey", done=done, total=len(names), unit="tensors")
+            if shared:
+                accounts = survey.accounts() or ()
+                parts = self._peers.exchange([account.entries() for account in accounts])
+                for account, *entries in zip(accounts, *parts, strict=True):
+                    account.replace(entries)
             again, first = survey.finish_pass(), False
 
     def _observe(self, survey: Survey, name: str, piece: Piece) -> None:

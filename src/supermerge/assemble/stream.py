@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from supermerge.assemble.passes import Passes
 from supermerge.assemble.pieces import Hashes, arithmetic
 from supermerge.assemble.workers import give_back_freed_memory
 from supermerge.checkpoint import Match, TensorInfo, hash_stored
+from supermerge.distributed import ALONE, Peers, union
 from supermerge.errors import RefusedError
 from supermerge.events import emit, phase
 from supermerge.methods import Bound
@@ -43,6 +44,21 @@ class Assembled:
     base_hashes: dict[str, str] = field(default_factory=dict)
     expert_hashes: dict[str, dict[str, str]] = field(default_factory=dict)
     geometry: Geometry | None = None
+
+    @classmethod
+    def of_all(cls, parts: Sequence[Assembled], names: Sequence[str]) -> Self:
+        """What several processes saw, each of other tensors, in the order `names`."""
+        order = {name: place for place, name in enumerate(names)}
+        experts = dict.fromkeys(expert for part in parts for expert in part.expert_hashes)
+        result = cls(
+            union([part.base_hashes for part in parts], order),
+            {expert: union([part.expert_hashes.get(expert, {}) for part in parts], order) for expert in experts},
+        )
+        found = [part.geometry for part in parts if part.geometry is not None]
+        if found:
+            base, grams = union([part.base for part in found], order), union([part.grams for part in found], order)
+            result.geometry = Geometry(found[0].experts, base, grams)
+        return result
 
 
 @dataclass(slots=True)
@@ -107,13 +123,16 @@ def merge_into(
     names: Sequence[str] | None = None,
     dtype: torch.dtype | None = None,
     geometry: bool = False,
+    peers: Peers = ALONE,
 ) -> Assembled:
     """Merge into `sink`: every tensor of the base, or those in `names`, cast once, at the end, to `dtype`.
+
+    Of several processes (`peers`) each has names of its own; the model is surveyed together.
 
     Tensors that are not merged are copied from the base. Raises CheckpointError for NaN or infinity in a tensor read,
     RefusedError where the result does not fit into `dtype`.
     """
-    work = Passes(match, chosen(method, params, weights, rules), seed, threads)
+    work = Passes(match, chosen(method, params, weights, rules), seed, threads, peers)
     work.survey()
 
     def write(name: str) -> Seen:
@@ -128,6 +147,7 @@ def merge_into(
     with phase("merge"):
         for done, one in enumerate(work.over(by_size, write, ordered=False), 1):
             seen[one.name] = one
+            peers.heed()
             emit("progress", phase="merge", done=done, total=len(wanted), unit="tensors")
     give_back_freed_memory()
     return gathered(work, [seen[name] for name in wanted])

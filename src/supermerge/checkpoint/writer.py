@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -19,6 +19,7 @@ from supermerge.checkpoint.header import build_header
 from supermerge.checkpoint.output_file import OutputFile
 from supermerge.checkpoint.shards import INDEX_NAME, index_text, split_into_shards
 from supermerge.checkpoint.source import TensorInfo, check_flat
+from supermerge.distributed import ALONE, Peers, deal
 from supermerge.errors import UsageError
 from supermerge.events import emit
 
@@ -59,9 +60,10 @@ class ShardWriter:
     """Files of safetensors in `directory`, laid out before the first tensor comes, filled in any order.
 
     `infos` says what will be written, in the order in which it is dealt out to shards of `shard_size` bytes; with
-    `single` all goes to the one file of that name. Any thread may write any part. `close` checks that everything came,
-    waits for the disk, writes the index, and gives every tensor's hash. Leaving a `with` block without `close` (an
-    exception did it) leaves incomplete files behind: write into an OutputDirectory's staging directory.
+    `single` all goes to the one file of that name. Any thread may write any part. Of several processes (`peers`), each
+    writes whole files of about as many bytes: the tensors `names`. `close` checks that everything came, waits for the
+    disk, writes the index (in the first process), and gives every tensor's hash. Leaving a `with` block without `close`
+    (an exception did it) leaves incomplete files behind: write into an OutputDirectory's staging directory.
     """
 
     def __init__(
@@ -72,21 +74,30 @@ class ShardWriter:
         shard_size: int,
         single: str | None = None,
         metadata: Mapping[str, str] = PYTORCH,
+        peers: Peers = ALONE,
     ) -> None:
         self.directory = directory
         self._lock = Lock()
         self._shards = {single: list(infos)} if single else split_into_shards(infos, shard_size)
+        self._indexed = len(self._shards) > 1 and peers.rank == 0
+        self._own = deal({name: _nbytes(shard) for name, shard in self._shards.items()}, peers.size)[peers.rank]
         self._files: list[OutputFile] = []
         self._targets: dict[str, _Target] = {}
         try:
-            for name, shard in self._shards.items():
-                self._targets.update(_lay_out(directory / name, shard, metadata, self._files))
+            for name in self._own:
+                self._targets.update(_lay_out(directory / name, self._shards[name], metadata, self._files))
         except BaseException:
             self._release()
             raise
-        if len(self._targets) != len(infos):
+        announced = sum(len(self._shards[name]) for name in self._own)
+        if len(self._targets) != announced:
             self._release()
-            raise UsageError(f"{directory}: {len(infos)} tensors are to be written under {len(self._targets)} names")
+            raise UsageError(f"{directory}: {announced} tensors are to be written under {len(self._targets)} names")
+
+    @property
+    def names(self) -> Set[str]:
+        """The tensors that this process writes."""
+        return self._targets.keys()
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Write a whole tensor, in its dtype of `infos`."""
@@ -129,7 +140,7 @@ class ShardWriter:
             )
         for file in self._files:
             file.finish()
-        if len(self._shards) > 1:
+        if self._indexed:
             text = index_text(self._shards).encode("utf-8")
             index = OutputFile(self.directory / INDEX_NAME, len(text))
             index.write(memoryview(text), 0)
@@ -158,7 +169,7 @@ class ShardWriter:
         with_gaps = [name for name, target in self._targets.items() if target.hashed != target.info.numel]
         hashes = {name: target.hasher.hexdigest() for name, target in self._targets.items()}
         if with_gaps:
-            store = open_safetensors(str(self.directory), [self.directory / name for name in self._shards])
+            store = open_safetensors(str(self.directory), [self.directory / name for name in self._own])
             try:
                 hashes.update({name: hash_stored(store, name) for name in with_gaps})
             finally:
@@ -168,6 +179,10 @@ class ShardWriter:
     def _release(self) -> None:
         for file in self._files:
             file.close()
+
+
+def _nbytes(infos: Sequence[TensorInfo]) -> int:
+    return sum(info.nbytes for info in infos)
 
 
 def _lay_out(

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from supermerge.errors import InterruptedRun, ResourceError, SupermergeError
+from supermerge.errors import InterruptedRun, ResourceError, SupermergeError, ToldElsewhere
 
 # What PyTorch, C++ and Python's threads say instead of MemoryError.
 _OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "can't start new thread")
@@ -99,7 +99,10 @@ def _resource_error(error: OSError | MemoryError) -> SupermergeError:
 
 
 def _leave(error: SupermergeError) -> None:
-    _show(error.message, error.hint)
+    if not isinstance(error, ToldElsewhere):
+        _show(error.message, error.hint)
+    for sign in (signal.SIGINT, signal.SIGTERM):  # where one process of a run ends, the others are told to
+        signal.signal(sign, signal.SIG_IGN)
     raise typer.Exit(error.exit_code)
 
 

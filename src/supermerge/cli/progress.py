@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from supermerge.distributed import leads
 from supermerge.events import subscribed
 
 
 @contextmanager
 def showing_progress(log_format: Literal["text", "json"], *, quiet: bool = False) -> Iterator[None]:
-    """Show every event of the block; `quiet` leaves only warnings."""
-    if log_format == "json":
+    """Show every event of the block; `quiet` leaves only warnings. Of several processes, the first one's are shown."""
+    if not leads():
+        yield
+    elif log_format == "json":
         from supermerge.cli.progress_lines import JsonLines
 
         with subscribed(JsonLines(quiet=quiet)):

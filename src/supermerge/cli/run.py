@@ -8,6 +8,7 @@ import typer
 
 from supermerge.cli.guard import guarded
 from supermerge.cli.options import Debug, OutputDirectory, RecipeFile
+from supermerge.distributed import leads, united
 
 
 def run(
@@ -31,7 +32,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Merge: a recipe in, a finished model directory out, with scores and a report."""
-    with guarded(debug):
+    with guarded(debug), united():
         from supermerge.cli.progress import showing_progress
         from supermerge.cli.result import print_result
         from supermerge.recipe import Recipe
@@ -43,4 +44,5 @@ def run(
             result = run_recipe(
                 wanted, output=output, force=force, resume=not no_resume, allow_unrelated=allow_unrelated
             )
-        print_result(result)
+        if leads():
+            print_result(result)

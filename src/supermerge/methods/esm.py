@@ -13,7 +13,7 @@ from supermerge.methods.measured import Statistics
 from supermerge.methods.parameters import NonNegative, Number
 from supermerge.methods.registry import method
 from supermerge.methods.spectral import NAMED_PROJECTIONS, is_matrix, mean, svd
-from supermerge.methods.survey import MeasuredSurvey, Totals
+from supermerge.methods.survey import Account, MeasuredSurvey, Totals
 from supermerge.methods.tsv_m import decorrelated_sum
 
 ROUNDING = 1e-6
@@ -71,6 +71,10 @@ class LayerNorms(MeasuredSurvey):
         self._spread, self._tasks, self._dimensions, self._exclude = spread, tasks, dimensions, exclude
         self._totals = Totals()
         self._counts: dict[str, set[str]] = {}
+
+    def accounts(self) -> Sequence[Account]:
+        """The norms."""
+        return [self._totals]
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Merge one matrix, and keep its norm."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from supermerge.methods.layers import layer_of
 from supermerge.methods.parameters import Number
 from supermerge.methods.registry import method
 from supermerge.methods.spectral import NAMED_PROJECTIONS, is_matrix
-from supermerge.methods.survey import Survey, Totals
+from supermerge.methods.survey import Account, Survey, Totals
 
 
 def effective_rank(gram: Tensor) -> float:
@@ -41,15 +41,18 @@ class LayerSurvey(Survey):
 
     def __init__(self, k: int, low: float, high: float) -> None:
         self._k, self._tiers, self._totals = k, (low, high), Totals()
-        self._layers = set[str]()
         self._scales: list[dict[str, float]] = []
+
+    def accounts(self) -> Sequence[Account]:
+        """What was diagnosed."""
+        return [self._totals]
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Diagnose one matrix of a layer."""
         layer = layer_of(context.name)
         if layer is None or not is_matrix(context, ()) or not torch.count_nonzero(base):
             return
-        self._layers.add(layer)
+        self._totals.add(layer, 1)
         tall = base.shape[0] >= base.shape[1]
         first = base.double() if tall else base.double().T
         rank = effective_rank(first.T @ first)
@@ -70,7 +73,8 @@ class LayerSurvey(Survey):
         return self._scales[i].get(layer_of(name) or "", 1.0)
 
     def _tiers_of(self, i: int) -> dict[str, float]:
-        counts = {layer: self._totals.of(("matrices", layer, i)) for layer in self._layers}
+        known = [key for key in self._totals.keys if isinstance(key, str)]
+        counts = {layer: self._totals.of(("matrices", layer, i)) for layer in known}
         layers = sorted(layer for layer, count in counts.items() if count)
         if not layers:
             return {}
@@ -80,7 +84,7 @@ class LayerSurvey(Survey):
         )
         spread = float(conflicts.std(correction=0))
         standardised = (conflicts - conflicts.mean()) / spread if spread > 1e-8 else torch.zeros_like(conflicts)
-        depths = torch.tensor([depth(layer, self._layers) for layer in layers], dtype=torch.float64)
+        depths = torch.tensor([depth(layer, known) for layer in layers], dtype=torch.float64)
         scores = contrasts * depths.sqrt() / (1 + F.softplus(standardised))
         lower, upper = torch.quantile(scores, torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)).tolist()
         low, high = self._tiers
@@ -88,7 +92,7 @@ class LayerSurvey(Survey):
         return {layer: low if score < lower else high if score > upper else 1.0 for layer, score in found}
 
 
-def depth(layer: str, layers: set[str]) -> float:
+def depth(layer: str, layers: Collection[str]) -> float:
     """How deep a layer lies among those of its stack (`encoder.layer.0`, `encoder.layer.1`, …): 1 for the last one."""
     stacks: defaultdict[str, list[int]] = defaultdict(list)
     for each in layers:

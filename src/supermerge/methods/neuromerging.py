@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from supermerge.methods.context import Context
 from supermerge.methods.parameters import Number, PositiveFraction
 from supermerge.methods.registry import method
-from supermerge.methods.survey import MagnitudeSurvey, Totals
+from supermerge.methods.survey import Account, MagnitudeSurvey, Totals
 from supermerge.methods.transforms import Taus, agree_mean, elect, keep_large
 
 
@@ -23,6 +23,10 @@ class TrimSurvey(MagnitudeSurvey):
         super().__init__([partial(_kept, density) for _ in range(k)])
         self._before, self._after = Totals(), Totals()
         self._k, self._measure = k, measure
+
+    def accounts(self) -> Sequence[Account]:
+        """Magnitudes, and their sums."""
+        return [*self._selections, self._before, self._after]
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Magnitudes, in the last pass their sums."""

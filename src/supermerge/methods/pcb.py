@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ from supermerge.methods.context import Context
 from supermerge.methods.parameters import Number, PositiveFraction
 from supermerge.methods.registry import method
 from supermerge.methods.selection import Selection
-from supermerge.methods.survey import Survey
+from supermerge.methods.survey import Account, Largest, Survey
 from supermerge.methods.transforms import summed
 
 _TAILS = 1e-4
@@ -27,11 +26,15 @@ class CompetitionSurvey(Survey):
         self._low = [Selection(partial(_from_below, _TAILS, 0)) for _ in range(k)]
         self._high = [Selection(partial(_from_below, 1 - _TAILS, 1)) for _ in range(k)]
         self._least = [Selection(partial(_from_below, 1 - density, 0), signed=True) for _ in range(k)]
-        self._best, self._lock = [float("-inf")] * k, threading.Lock()
+        self._best = Largest()
 
     @property
     def _scoring(self) -> bool:
         return all(selection.done for selection in (*self._low, *self._high))
+
+    def accounts(self) -> Sequence[Account]:
+        """Magnitudes and scores."""
+        return [*self._low, *self._high, *self._least, self._best]
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Magnitudes in the first passes, scores in the last."""
@@ -43,8 +46,7 @@ class CompetitionSurvey(Survey):
             elif tau.numel():
                 score = self.score(i, tau, total, len(taus))
                 self._least[i].observe(score)
-                with self._lock:
-                    self._best[i] = max(self._best[i], float(score.max()))
+                self._best.add(i, float(score.max()))
 
     def finish_pass(self) -> bool:
         """Two passes for the tails, two for the scores."""
@@ -64,7 +66,7 @@ class CompetitionSurvey(Survey):
 
     def weight(self, i: int, tau: Tensor, total: Tensor, k: int) -> Tensor:
         """The score between the one to reach (0, and below) and the highest (1)."""
-        least, best = self._least[i].value, self._best[i]
+        least, best = self._least[i].value, self._best.of(i)
         if best <= least:
             return torch.zeros_like(tau)
         return (self.score(i, tau, total, k).clamp(min=least) - least) / (best - least)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from supermerge.methods.context import Context
 from supermerge.methods.registry import Scope, method
-from supermerge.methods.survey import Survey, Totals
+from supermerge.methods.survey import Account, Survey, Totals
 from supermerge.methods.transforms import summed
 
 _PAPER = "https://arxiv.org/abs/2601.13572"
@@ -59,6 +59,10 @@ class SharesSurvey(Survey):
 
     def __init__(self, k: int, epsilon: float) -> None:
         self._k, self._epsilon, self._totals = k, epsilon, Totals()
+
+    def accounts(self) -> Sequence[Account]:
+        """The counts."""
+        return [self._totals]
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Count in one piece."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from supermerge.methods.context import Context
 from supermerge.methods.layers import layer_of
 from supermerge.methods.parameters import Number
 from supermerge.methods.registry import method
-from supermerge.methods.survey import Survey, Totals
+from supermerge.methods.survey import Account, Survey, Totals
 from supermerge.methods.transforms import weighted_sum
 
 
@@ -20,7 +20,7 @@ class RankSurvey(Survey):
 
     def __init__(self, k: int, per: str) -> None:
         self._k, self._per = k, per
-        self._changes, self._groups = Totals(), set[str]()
+        self._changes = Totals()
         self._ranks: list[dict[str, int]] = []
 
     def group(self, name: str) -> str | None:
@@ -29,18 +29,23 @@ class RankSurvey(Survey):
             return name
         return layer_of(name)
 
+    def accounts(self) -> Sequence[Account]:
+        """The magnitudes."""
+        return [self._changes]
+
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Add the magnitudes of one piece."""
         group = self.group(context.name)
         if group is not None:
-            self._groups.add(group)
+            self._changes.add(group, 0)
             for i, tau in enumerate(taus):
                 self._changes.add_blocks((group, i), tau.abs())
 
     def finish_pass(self) -> bool:
         """One pass, then ranks from 1 for the least change; of equals the earlier name is smaller."""
+        groups = [key for key in self._changes.keys if isinstance(key, str)]
         for i in range(self._k):
-            order = sorted(self._groups, key=lambda group: (self._changes.of((group, i)), group))
+            order = sorted(groups, key=lambda group: (self._changes.of((group, i)), group))
             self._ranks.append({group: rank for rank, group in enumerate(order, 1)})
         return False
 

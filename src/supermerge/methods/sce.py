@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from supermerge.methods.context import Context
 from supermerge.methods.parameters import Number, PositiveFraction
 from supermerge.methods.registry import method
 from supermerge.methods.selection import Selection
-from supermerge.methods.survey import Survey, Totals
+from supermerge.methods.survey import Account, Survey, Totals
 from supermerge.methods.transforms import agree_mean, elect, keep_large, weighted
 
 
@@ -36,6 +36,10 @@ class SceSurvey(Survey):
     @property
     def _selecting(self) -> bool:
         return not self._everything and not self._selection.done
+
+    def accounts(self) -> Sequence[Account]:
+        """Variances, and energies."""
+        return [self._selection, self._varying, self._energy]
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Variances first, energies in the last pass."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,21 @@ class Selection:
             self._counts[inside] += times
             self._total += len(keys)
             self._above += above
+
+    def entries(self) -> tuple[Counts, int, int] | None:
+        """What was counted in this pass, of a stream of which several processes see a part, and preview the same."""
+        if self.done:
+            return None
+        with self._lock:
+            self._guess()
+        return self._counts, self._total, self._above
+
+    def replace(self, parts: Sequence[tuple[Counts, int, int] | None]) -> None:
+        """Put what all processes counted in the place of what this one did."""
+        counted = [part for part in parts if part is not None]
+        if counted:
+            self._counts = np.sum([counts for counts, _, _ in counted], axis=0)
+            self._total, self._above = sum(total for _, total, _ in counted), sum(above for _, _, above in counted)
 
     def finish_pass(self) -> bool:
         """End a pass; True asks for another one over the same stream."""

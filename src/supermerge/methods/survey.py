@@ -6,8 +6,9 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,12 +21,26 @@ _WIDE = BLOCK // 4
 """Elements whose fp64 copies are multiplied at once: they stay in the cache, and BLOCK is a multiple of it."""
 
 
+class Account(Protocol):
+    """What a survey counts in one pass, by one or several processes: commutes, so that it can be counted apart."""
+
+    def entries(self) -> Any:
+        """What this process counted since `replace`, or ever; can be pickled."""
+
+    def replace(self, parts: Sequence[Any]) -> None:
+        """Put the entries of all processes, this one among them, in the place of its own."""
+
+
 class Survey(ABC):
     """Statistics of one tensor, or of all tensors that one method merges.
 
     Every pass calls `observe` once for every piece of every tensor, from any thread and in any order, then
     `finish_pass` once. The outcome may not depend on that order, nor on how tensors were cut.
     """
+
+    def accounts(self) -> Sequence[Account] | None:
+        """All that passes change, so that several processes can share a pass; None: each must look at everything."""
+        return None
 
     @abstractmethod
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
@@ -56,7 +71,24 @@ class Totals:
 
     def __init__(self) -> None:
         self._terms: defaultdict[object, list[float]] = defaultdict(list)
+        self._elsewhere: defaultdict[object, list[float]] = defaultdict(list)
         self._lock = threading.Lock()
+
+    @property
+    def keys(self) -> set[object]:
+        """What there are sums of."""
+        return {*self._terms, *self._elsewhere}
+
+    def entries(self) -> dict[object, list[float]]:
+        """See `Account`: what was added since `replace`."""
+        return dict(self._terms)
+
+    def replace(self, parts: Sequence[Mapping[object, list[float]]]) -> None:
+        """See `Account`; what was replaced before stays."""
+        self._terms.clear()
+        for part in parts:
+            for key, terms in part.items():
+                self._elsewhere[key] += terms
 
     def add(self, key: object, term: float) -> None:
         """One more term."""
@@ -70,7 +102,7 @@ class Totals:
 
     def of(self, key: object) -> float:
         """The sum so far; 0 for a key without terms."""
-        return math.fsum(self._terms.get(key, ()))
+        return math.fsum((*self._terms.get(key, ()), *self._elsewhere.get(key, ())))
 
 
 class MagnitudeSurvey(PreviewedSurvey):
@@ -89,6 +121,10 @@ class MagnitudeSurvey(PreviewedSurvey):
         """Whether all thresholds are known."""
         return all(selection.done for selection in self._selections)
 
+    def accounts(self) -> Sequence[Account]:
+        """The counts of every expert."""
+        return self._selections
+
     def preview(self, context: Context, base: Tensor, taus: Tensor, weight: float) -> None:
         """See where the magnitudes lie."""
         for selection, tau in zip(self._selections, taus, strict=True):
@@ -106,12 +142,43 @@ class MagnitudeSurvey(PreviewedSurvey):
         return not self.done
 
 
+class Largest:
+    """The largest of numbers that come in any order and from any thread, by key."""
+
+    def __init__(self) -> None:
+        self._found: dict[object, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: object, value: float) -> None:
+        """One more number."""
+        with self._lock:
+            self._found[key] = max(self._found.get(key, value), value)
+
+    def of(self, key: object) -> float:
+        """The largest so far; minus infinity for a key without numbers."""
+        return self._found.get(key, float("-inf"))
+
+    def entries(self) -> dict[object, float]:
+        """See `Account`."""
+        return dict(self._found)
+
+    def replace(self, parts: Sequence[Mapping[object, float]]) -> None:
+        """See `Account`."""
+        for part in parts:
+            for key, value in part.items():
+                self.add(key, value)
+
+
 class GramSurvey(Survey):
     """Inner products of (θp, τ1 … τk), of one tensor or of the model, in one pass."""
 
     def __init__(self, k: int) -> None:
         self._size = k + 1
         self._totals = Totals()
+
+    def accounts(self) -> Sequence[Account]:
+        """The products."""
+        return [self._totals]
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Add the products of one piece, block by block in fp64."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from torch import Tensor
 from supermerge.methods.context import Context
 from supermerge.methods.parameters import Fractions, Number, Weights, per_expert
 from supermerge.methods.registry import Scope, method
-from supermerge.methods.survey import MagnitudeSurvey
+from supermerge.methods.survey import Account, MagnitudeSurvey, Totals
 from supermerge.methods.transforms import agree_mean, agree_sum, agreeing, elect, keep_large, summed, weighted
 
 
@@ -22,9 +21,12 @@ class TiesSurvey(MagnitudeSurvey):
 
     def __init__(self, wanted: Sequence[Callable[[int], int]], weights: Sequence[float], vote: bool) -> None:
         super().__init__(wanted)
-        self.votes = 0
+        self._votes = Totals()
         self._weights, self._vote, self._voting = weights, vote, False
-        self._lock = threading.Lock()
+
+    def accounts(self) -> Sequence[Account]:
+        """The counts of every expert, and the votes."""
+        return [*self._selections, self._votes]
 
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Count magnitudes, in the last pass signs."""
@@ -32,13 +34,11 @@ class TiesSurvey(MagnitudeSurvey):
             super().observe(context, base, taus)
             return
         total = summed(trimmed(taus, self.thresholds, self._weights))
-        votes = int(torch.sign(total).sum(dtype=torch.float64))
-        with self._lock:
-            self.votes += votes
+        self._votes.add("signs", float(torch.sign(total).sum(dtype=torch.float64)))
 
     def tie(self, zero_sign: str) -> int:
         """The sign of a sum that is exactly zero."""
-        return 1 if zero_sign == "positive" or self.votes > 0 else -1
+        return 1 if zero_sign == "positive" or self._votes.of("signs") > 0 else -1
 
     def finish_pass(self) -> bool:
         """Passes for the thresholds, usually one, then one for the vote."""

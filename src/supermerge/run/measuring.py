@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from supermerge.assemble import Choice
+from supermerge.distributed import ALONE, Peers
 from supermerge.methods import Bound
 from supermerge.run.prepared import Prepared
 
@@ -16,15 +17,22 @@ def kinds_of(bounds: Sequence[Bound]) -> list[str]:
 
 
 @contextmanager
-def measured(ready: Prepared, choice: Choice) -> Iterator[Choice]:
-    """`choice` with the statistics that its methods need; their files are open inside the block."""
+def measured(ready: Prepared, choice: Choice, peers: Peers = ALONE) -> Iterator[Choice]:
+    """`choice` with the statistics that its methods need; their files are open inside the block.
+
+    Of several processes the first measures what is missing; the others find it.
+    """
     if not kinds_of(choice.bounds):
         yield choice
         return
     from supermerge.statistics import supplied
 
     with ExitStack() as files:
+        if peers.rank > 0:
+            peers.exchange(None)
         complete = supplied(choice.bounds, ready.statistics(), files)
+        if peers.rank == 0:
+            peers.exchange(None)
         with_them = {id(bound): each for bound, each in zip(choice.bounds, complete, strict=True)}
         yield Choice(
             with_them[id(choice.default)],

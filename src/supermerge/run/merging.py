@@ -11,6 +11,7 @@ from typing import Any
 
 from supermerge.assemble import Choice, at_most_threads
 from supermerge.checkpoint import Checkpoint, OutputDirectory, open_expert
+from supermerge.distributed import Peers, united
 from supermerge.errors import RecipeError, RefusedError
 from supermerge.events import emit, phase
 from supermerge.methods import get
@@ -22,9 +23,10 @@ from supermerge.run.carried import carry, carry_groups
 from supermerge.run.contest import contend
 from supermerge.run.earlier import Earlier
 from supermerge.run.journal import Journal, journalled
+from supermerge.run.leading import led
 from supermerge.run.learned import LearnedMerge, basis_of, learn_merge
 from supermerge.run.measuring import measured
-from supermerge.run.output import COEFFICIENTS, write_lock, write_model_files, write_weights
+from supermerge.run.output import COEFFICIENTS, Written, write_lock, write_model_files, write_weights
 from supermerge.run.prepared import Prepared, prepared
 from supermerge.run.reporting import results_of, write_results
 from supermerge.run.result import Result
@@ -73,9 +75,18 @@ def run_beside(
     if target is None:
         raise RecipeError("output: the recipe names no directory.", hint="Set output.path, or pass --output.")
     path = Path(target)
-    planned = plan(wanted, output=path, force=force)
-    planned.require_feasible()
-    with journalled() as journal, at_most_threads(planned.threads), prepared(wanted, planned.residency) as ready:
+    with ExitStack() as stack:
+        peers = stack.enter_context(united())
+        if peers.size > 1 and learn_settings(wanted) is not None:
+            raise RecipeError(
+                f"method {wanted.method.name}: learns, which {peers.size} processes cannot do together yet.",
+                hint="Start it without torchrun.",
+            )
+        planned = plan(wanted, output=path, force=force)
+        planned.require_feasible()
+        journal = stack.enter_context(journalled())
+        stack.enter_context(at_most_threads(planned.threads))
+        ready = stack.enter_context(prepared(wanted, planned.residency))
         if earlier:
             earlier.announce()
         if not allow_unrelated:
@@ -83,21 +94,28 @@ def run_beside(
         inputs = [checkpoint.directory for checkpoint in ready.opened.inputs if checkpoint.directory]
         if earlier:  # what it reads of the output itself, it carries over
             inputs = [place for place in inputs if not place.resolve().is_relative_to(path.resolve())]
-        # The state belongs to whoever has the output's lock.
-        with OutputDirectory(path, force=force, inputs=inputs) as out, StateDirectory(path, keep=resume) as states:
+        out, states = OutputDirectory(path, force=force, inputs=inputs), StateDirectory(path, keep=resume)
+        # The state belongs to whoever has the output's lock. Nobody tidies up while another process still writes.
+        with led(peers, out, states), united():
             last_good = path.with_name(f"{path.name}.last-good.safetensors")
             with _learned(ready, states.path, last_good, earlier) as learned:
-                results, worse = _write(ready, learned, journal, out.staging, path, rivals, earlier)
-            if worse and wanted.if_worse == "fail":
-                refused = out.set_aside()
-                states.discard()
-                raise RefusedError(
-                    worse,
-                    hint=f"See {refused / 'report.html'}; {path} is as it was. Try another method or scale, or accept "
-                    "such a merge with `if_worse: warn`.",
-                )
-            out.commit()
-            states.discard()
+                written = _write_weights(ready, learned, out.staging, earlier, peers)
+
+                def finish() -> Results:
+                    results, worse = _write_rest(ready, learned, written, journal, out.staging, path, rivals, earlier)
+                    if worse and wanted.if_worse == "fail":
+                        refused = out.set_aside()
+                        states.discard()
+                        raise RefusedError(
+                            worse,
+                            hint=f"See {refused / 'report.html'}; {path} is as it was. Try another method or scale, or "
+                            "accept such a merge with `if_worse: warn`.",
+                        )
+                    out.commit()
+                    states.discard()
+                    return results
+
+                results = peers.first(finish)
     return Result(path, results)
 
 
@@ -114,22 +132,35 @@ def _learned(ready: Prepared, states: Path, keep_at: Path, earlier: Earlier | No
         yield learn_merge(session, get(ready.recipe.method.name), settings, basis, keep_at)
 
 
-def _write(
+def _write_weights(
+    ready: Prepared, learned: LearnedMerge | None, staging: Path, earlier: Earlier | None, peers: Peers
+) -> Written:
+    """The merged tensors, by all processes."""
+    ready = _as_written(ready, earlier)
+    chosen = ready.opened.choice
+    choice = Choice(learned.merge, chosen.rules, chosen.by_name) if learned else chosen
+    with measured(ready, choice, peers) as complete:
+        return write_weights(staging, ready, complete, peers)
+
+
+def _as_written(ready: Prepared, earlier: Earlier | None) -> Prepared:
+    """With the recipe that the directory is to hold."""
+    return replace(ready, recipe=earlier.written) if earlier and earlier.written else ready
+
+
+def _write_rest(
     ready: Prepared,
     learned: LearnedMerge | None,
+    written: Written,
     journal: Journal,
     staging: Path,
     target: Path,
     rivals: Sequence[str],
     earlier: Earlier | None,
 ) -> tuple[Results, str | None]:
-    """Everything that the directory holds; and what is wrong with the merge, if it is worse than the base."""
-    if earlier and earlier.written:
-        ready = replace(ready, recipe=earlier.written)
-    recipe, chosen = ready.recipe, ready.opened.choice
-    choice = Choice(learned.merge, chosen.rules, chosen.by_name) if learned else chosen
-    with measured(ready, choice) as complete:
-        written = write_weights(staging, ready, complete)
+    """What the directory holds beside them, by the first process alone; and what is wrong with a bad merge."""
+    ready = _as_written(ready, earlier)
+    recipe = ready.recipe
     if written.assembled.geometry is not None:
         require_plausible(written.assembled.geometry, ready.match)
     write_model_files(staging, ready)

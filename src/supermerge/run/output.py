@@ -16,6 +16,7 @@ from supermerge.assemble import Assembled, Choice, Sink, merge_into, output_info
 from supermerge.assemble.adapter import AdapterLayout, merge_into_adapter
 from supermerge.checkpoint import Checkpoint, ShardWriter
 from supermerge.checkpoint.adapters import CONFIG_NAME, WEIGHTS_NAME
+from supermerge.distributed import ALONE, Peers, union
 from supermerge.lock import Change, Lock, LockedOutput, LockedSource, hash_file
 from supermerge.methods import get
 from supermerge.recipe import Expert, Recipe
@@ -39,22 +40,44 @@ class Written:
     hashes: dict[str, str]
     layout: AdapterLayout | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
+    read_elsewhere: int = 0
+    """Bytes of checkpoints that other processes read."""
 
 
-def write_weights(directory: Path, ready: Prepared, choice: Choice) -> Written:
-    """Stream the merge into safetensors files, and read them back."""
+def write_weights(directory: Path, ready: Prepared, choice: Choice, peers: Peers = ALONE) -> Written:
+    """Stream the merge into safetensors files, and read them back. Several processes write whole files each.
+
+    An adapter, which is one file, is written by the first of them: to the others nothing is known of it.
+    """
     layout = adapter_of_recipe(ready)
     if layout is None:
-        kept = {*ready.match.merged, *ready.match.copied}
-        infos = [info for info in output_infos(ready.match, _output_dtype(ready.recipe)) if info.name in kept]
-    else:
-        infos = layout.saved.infos(_output_dtype(ready.recipe) or torch.float32)
-    single = WEIGHTS_NAME if layout else None
-    with ShardWriter(directory, infos, shard_size=ready.recipe.output.shard_size, single=single) as writer:
+        return _write_shards(directory, ready, choice, peers)
+    found = _write_adapter(directory, ready, choice, layout) if peers.rank == 0 else Written(Assembled(), {})
+    peers.exchange(None)
+    return found
+
+
+def _write_shards(directory: Path, ready: Prepared, choice: Choice, peers: Peers) -> Written:
+    kept = {*ready.match.merged, *ready.match.copied}
+    infos = [info for info in output_infos(ready.match, _output_dtype(ready.recipe)) if info.name in kept]
+    before = _bytes_read(ready)
+    with ShardWriter(directory, infos, shard_size=ready.recipe.output.shard_size, peers=peers) as writer:
+        names = writer.names
+        assembled = _merge_names([name for name in _names(ready) if name in names], writer, ready, choice, peers)
+        own = writer.close()
+    parts = peers.exchange((assembled, own, _bytes_read(ready) - before))
+    require_written(directory, infos, own)
+    hashes = union([hashes for _, hashes, _ in parts], {info.name: place for place, info in enumerate(infos)})
+    seen = Assembled.of_all([part for part, _, _ in parts], _names(ready))
+    return Written(seen, hashes, read_elsewhere=sum(read for _, _, read in parts) - parts[peers.rank][2])
+
+
+def _write_adapter(directory: Path, ready: Prepared, choice: Choice, layout: AdapterLayout) -> Written:
+    infos = layout.saved.infos(_output_dtype(ready.recipe) or torch.float32)
+    with ShardWriter(directory, infos, shard_size=ready.recipe.output.shard_size, single=WEIGHTS_NAME) as writer:
         assembled, errors = merge_all(writer, ready, choice, layout)
         hashes = writer.close()
-    if layout is not None:
-        (directory / CONFIG_NAME).write_text(layout.saved.config(), encoding="utf-8")
+    (directory / CONFIG_NAME).write_text(layout.saved.config(), encoding="utf-8")
     require_written(directory, infos, hashes)
     return Written(assembled, hashes, layout, errors)
 
@@ -63,12 +86,25 @@ def merge_all(
     sink: Sink, ready: Prepared, choice: Choice, layout: AdapterLayout | None
 ) -> tuple[Assembled, Mapping[str, float]]:
     """The merge of a recipe, into `sink`: the same bytes every time; and the relative errors of an adapter."""
+    if layout is None:
+        return _merge_names(_names(ready), sink, ready, choice, ALONE), {}
+    dtype, seed = _output_dtype(ready.recipe) or torch.float32, ready.recipe.seed
+    found = merge_into_adapter(sink, layout, choice, ready.match, seed=seed, dtype=dtype)
+    return found.assembled, found.errors
+
+
+def _merge_names(names: Sequence[str], sink: Sink, ready: Prepared, choice: Choice, peers: Peers) -> Assembled:
     dtype, seed = _output_dtype(ready.recipe), ready.recipe.seed
-    if layout is not None:
-        found = merge_into_adapter(sink, layout, choice, ready.match, seed=seed, dtype=dtype or torch.float32)
-        return found.assembled, found.errors
-    names = [*ready.match.merged, *ready.match.copied]
-    return merge_into(sink, choice, ready.match, seed=seed, names=names, dtype=dtype, geometry=True), {}
+    return merge_into(sink, choice, ready.match, seed=seed, names=names, dtype=dtype, geometry=True, peers=peers)
+
+
+def _names(ready: Prepared) -> list[str]:
+    """The tensors that a merged model has."""
+    return [*ready.match.merged, *ready.match.copied]
+
+
+def _bytes_read(ready: Prepared) -> int:
+    return sum(source.bytes_read for source in ready.opened.inputs)
 
 
 def _output_dtype(recipe: Recipe) -> torch.dtype | None:

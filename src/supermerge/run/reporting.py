@@ -34,6 +34,7 @@ def results_of(
     output_bytes: int = 0,
 ) -> report.Results:
     """Everything that the report shows; local paths as seen from `target`, the directory it will be in."""
+    elsewhere = written.read_elsewhere if written else 0
     return report.Results(
         command=shlex.join(["supermerge", *sys.argv[1:]]),
         recipe_yaml=ready.recipe.to_yaml(relative_to=target),
@@ -49,7 +50,7 @@ def results_of(
         warnings=list(journal.warnings),
         cost=report.Cost(
             phases=journal.phases,
-            bytes_read=sum(source.bytes_read for source in ready.opened.inputs),
+            bytes_read=sum(source.bytes_read for source in ready.opened.inputs) + elsewhere,
             bytes_written=output_bytes,
             output_bytes=output_bytes or None,
         ),
