@@ -77,7 +77,7 @@ def run_beside(
     path = Path(target)
     with ExitStack() as stack:
         peers = stack.enter_context(united())
-        if peers.size > 1 and learn_settings(wanted) is not None:
+        if peers.size > 1 and get(wanted.method.name).learned is not None:
             raise RecipeError(
                 f"method {wanted.method.name}: learns, which {peers.size} processes cannot do together yet.",
                 hint="Start it without torchrun.",
