@@ -36,7 +36,8 @@ def parts(items: Iterable[Item], sizes: Sizes) -> dict[str, list[Item]]:
     found: dict[str, list[Item]] = {"train": [], "development": [], "pool": [], "unlabelled": [], "test": []}
     for digest, item in sorted(kept.items(), key=lambda one: _number(f"order/{one[0]}")):
         found[_part(item, item.group or digest)].append(item)
-    classes = {item.label for item in found["train"]}
+    # Classes that no expert learns are nowhere: the head has no output for them.
+    classes = {item.label for item in found["train"][: sizes.train]}
     return {
         name: [item for item in members if item.label in classes][: getattr(sizes, name)]
         for name, members in found.items()

@@ -47,3 +47,12 @@ def test_the_sources_own_test_side_stays_and_its_texts_leave_training() -> None:
 def test_a_class_that_training_does_not_know_is_nowhere() -> None:
     rare = [Item(f"rare {number}", "rare", test=True) for number in range(5)]
     assert all(item.label != "rare" for members in parts([*ITEMS, *rare], Sizes()).values() for item in members)
+
+
+def test_a_class_that_the_cut_of_the_training_part_leaves_out_is_nowhere() -> None:
+    rare = [Item(f"rare {number}", "rare") for number in range(40)]
+    whole = parts([*ITEMS, *rare], Sizes(train=5000))
+    place = min(number for number, item in enumerate(whole["train"]) if item.label == "rare")
+    cut = parts([*ITEMS, *rare], Sizes(train=place))
+    assert any(item.label == "rare" for item in whole["test"])
+    assert all(item.label != "rare" for members in cut.values() for item in members)
