@@ -20,11 +20,20 @@ def labelled(suite: Suite, task: str, budget: int, draw: int) -> list[dict[str, 
     return [pool[(draw * size + place) % len(pool)] for place in range(size)]
 
 
-def recipe(suite: Suite, budget: int, draw: int, unlabelled: int, *, multitask: bool = False) -> Recipe:
+def recipe(
+    suite: Suite,
+    budget: int,
+    draw: int,
+    unlabelled: int,
+    *,
+    multitask: bool = False,
+    scored: str = "test",
+    most: int = TEST,
+) -> Recipe:
     """What `supermerge run` would be given. The files of the draw are written where they are missing.
 
     With `multitask` the one expert is the model that was trained on all tasks, under the heads that it was trained
-    with.
+    with. `scored` is the part whose first `most` examples are for scoring: `development` where settings are chosen.
     """
     experts = {task.name: str(expert_directory(suite, task.name)) for task in suite.tasks}
     heads = {task.name: str(multitask_directory(suite, task.name)) for task in suite.tasks}
@@ -43,7 +52,7 @@ def recipe(suite: Suite, budget: int, draw: int, unlabelled: int, *, multitask: 
                         suite, task.name, f"b{budget}.d{draw}", labelled(suite, task.name, budget, draw)
                     ),
                     "unlabelled": _first(suite, task.name, "unlabelled", unlabelled) if unlabelled else None,
-                    "test": _first(suite, task.name, "test", TEST),
+                    "test": _first(suite, task.name, scored, most),
                     "metric": "accuracy",
                     **suite.settings,
                 }
