@@ -17,6 +17,7 @@ import sys
 from suites.cell import make
 from suites.cells import DRAWS, Cell
 from suites.chart import draw
+from suites.curve import draw as draw_curve
 from suites.document import write
 from suites.prepare import prepare
 from suites.run import run
@@ -60,6 +61,7 @@ def main() -> int:
         else:
             write(suite.name, found, arguments.budget)
             draw(suite.name, found)
+            draw_curve(suite.name)
     else:
         make(Cell(suite.name, arguments.row, arguments.budget, arguments.draw))
     return 0

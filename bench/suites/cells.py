@@ -41,3 +41,8 @@ class Cell:
 def results(suite: str) -> list[dict[str, Any]]:
     """All results of a suite."""
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted((RESULTS / suite).glob("*.json"))]
+
+
+def budgets(suite: str) -> list[int]:
+    """The numbers of labelled examples per task that there are results for."""
+    return sorted({found["budget"] for found in results(suite) if found["draw"] is not None})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from suites.learned import learned, learned_best
+from suites.learned import learned, learned_best, one_by_one
 from suites.static import Made, scaled, tuned
 from supermerge.run.prepared import Prepared
 
@@ -39,7 +39,7 @@ def _distilled(name: str, unlabelled: int = UNLABELLED, **settings: object) -> R
     params = {"loss": "distill", "patience": None, **settings}
     return Row(
         name,
-        make=partial(learned, name="supermerge", params=params),
+        make=partial(_learned, params=params),
         labels=False,
         unlabelled=unlabelled,
         candidate=True,
@@ -47,7 +47,11 @@ def _distilled(name: str, unlabelled: int = UNLABELLED, **settings: object) -> R
 
 
 def _labels(name: str, **settings: object) -> Row:
-    return Row(name, make=partial(learned, name="supermerge", params=settings))
+    return Row(name, make=partial(_learned, params=settings))
+
+
+def _learned(ready: Prepared, params: Mapping[str, object]) -> Made:
+    return learned(ready, "supermerge", params)[0]
 
 
 def _grid(name: str, parameter: str, values: Sequence[float]) -> Callable[[Prepared], Made]:
@@ -57,6 +61,8 @@ def _grid(name: str, parameter: str, values: Sequence[float]) -> Callable[[Prepa
 def _line(name: str, *scales: float, origin: str | None = None) -> Row:
     return Row(name, make=partial(scaled, name=name, scales=scales, origin=origin))
 
+
+_FEW: dict[str, object] = {"steps": 25, "patience": None, "schedule": "cosine"}
 
 ROWS = (
     Row("base", "base", labels=False),
@@ -88,7 +94,7 @@ ROWS = (
     _line("cart", 1.0, 2.0, 3.5, 5.0, 7.0, 10.0, origin="linear"),
     _line("ties", 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 1.0),
     _labels("supermerge_labels"),
-    _labels("supermerge_labels_iso_c", init="iso_c"),
+    _labels("supermerge_labels_0.3", init=0.3),
     _distilled("supermerge_distill_tensor", granularity="tensor", init=0.15, lr=0.03, steps=100, schedule="cosine"),
     _line("consensus", 0.03, 0.06, 0.1, 0.2, 0.3, 0.5),
     _line("dare_ties", 0.015, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0),
@@ -107,8 +113,7 @@ ROWS = (
     Row(
         "supermerge_labels_distill_row",
         make=partial(
-            learned,
-            name="supermerge",
+            _learned,
             params={
                 "loss": {"cross_entropy": 0.1, "distill": 1},
                 "granularity": "row",
@@ -125,6 +130,11 @@ ROWS = (
     Row("probe_base", "control"),
     Row("few_shot_base", "control"),
     Row("few_shot_merged", "control"),
+    # The same few steps for all: flat, in a tree, and with one expert more at a time.
+    _labels("supermerge_few_steps", **_FEW),
+    _labels("supermerge_few_steps_mean", init="average", **_FEW),
+    _labels("supermerge_hierarchy", hierarchy={"group": 2}, **_FEW),
+    Row("supermerge_one_by_one", make=partial(one_by_one, params={**_FEW, "steps": 10})),
     # Conjugate gradients in fp64 are slow: two numbers of iterations are tried.
     Row("mats", make=_grid("mats", "iterations", (3, 10)), unlabelled=UNLABELLED),
 )

@@ -43,8 +43,9 @@ def train(suite: Suite, only: Sequence[str] = ()) -> None:
 def pupil(name: str, task: str, most: int | None = None) -> Pupil:
     """The base with a new head for a task, and the task's training examples (`most` of them)."""
     suite = SUITES[name]
-    rows = read_part(suite, task, "train")[:most]
+    rows = read_part(suite, task, "train")
     labels = sorted({row["label"] for row in rows})
+    rows = rows[:most]
     base = home(suite) / "base"
     if suite.column == "image":
         return ImagePupil(base, rows, labels)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from supermerge.learn.automatic_start import EACH
 from supermerge.methods import get
 
 PAIR = [[4, -1, 3, 0.5, 0], [-2, 5, 0.1, 1, 0.2]]
@@ -100,12 +101,12 @@ def test_the_start_of_supermerge_is_task_arithmetic():
     assert spec is not None
     assert (spec.link, spec.init, spec.loss, spec.granularity, spec.data) == (
         "tanh",
-        0.3,
+        "auto",
         "cross_entropy",
         "tensor",
         "labelled",
     )
     base, taus = torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    w = math.atanh(spec.init)
+    w = math.atanh(EACH)
     merged = get("task_arithmetic").bind({"weights": [math.tanh(w)] * 2}).merge(base, taus)
     assert torch.equal(merged, get("task_arithmetic").bind().merge(base, taus))

@@ -19,10 +19,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from supermerge.checkpoint import Match
 from supermerge.errors import RecipeError
+from supermerge.learn.automatic_start import automatic_start
 from supermerge.methods import Bound, Context, Method, Survey, get
 from supermerge.methods.registry import FactoredFactory
-from supermerge.methods.settings import LearnSettings
+from supermerge.methods.settings import AUTO, AVERAGE, LearnSettings
 
 Combine = Callable[[Tensor, Sequence[Tensor], Context], Tensor]
 """(base, all vectors, context) → what is wanted of them."""
@@ -41,18 +43,22 @@ class Basis:
     value: float = 0.3
 
     @classmethod
-    def of(cls, settings: LearnSettings, experts: Sequence[str]) -> Basis:
-        """What `init` and `on` of a recipe mean for these experts; RecipeError where they cannot be."""
+    def of(cls, settings: LearnSettings, experts: Sequence[str], match: Match | None = None) -> Basis:
+        """What `init` and `on` of a recipe mean for these experts; RecipeError where they cannot be.
+
+        `match` are their checkpoints, which `init: auto` looks at (see `automatic_start`).
+        """
         k = len(experts)
         on = None if settings.on is None else _on(settings.on, k)
-        if not isinstance(settings.init, str):
-            return cls(tuple(experts), on, None, settings.init)
-        if settings.init == "average":
+        init = automatic_start(settings, k, match) if settings.init == AUTO else settings.init
+        if not isinstance(init, str):
+            return cls(tuple(experts), on, None, init)
+        if init == AVERAGE:
             return cls(tuple(experts), on, None, 1 / k)
-        start = _start(settings.init, k)
+        start = _start(init, k)
         if settings.link == "softmax":
             raise RecipeError(
-                f"init: {settings.init} starts at {START} and the experts at 0, which link softmax cannot give.",
+                f"init: {init} starts at {START} and the experts at 0, which link softmax cannot give.",
                 hint="Use link tanh, identity or clamp, or a number for init.",
             )
         return cls(tuple(experts), on, start)
@@ -145,7 +151,7 @@ def _start(init: str, k: int) -> Bound:
         method = get(init)
     except RecipeError:
         raise RecipeError(
-            f"init: expected a number, 'average' or a method, found {init!r}.",
+            f"init: expected a number, 'auto', 'average' or a method, found {init!r}.",
             hint="'average' starts every expert at 1/k; `supermerge methods` lists the methods.",
         ) from None
     if method.learned is not None:

@@ -84,9 +84,8 @@ def require_tasks(tree: Tree, experts_of_tasks: Mapping[str, str]) -> None:
 
 def require_own_vectors(settings: LearnSettings) -> None:
     """RecipeError where the settings ask for vectors of other methods: those of a group are none of the whole's."""
-    by_method = isinstance(settings.init, str) and settings.init != "average"
-    if settings.on is not None or by_method:
-        key, name = ("on", settings.on) if settings.on is not None else ("init", settings.init)
+    if settings.on is not None or settings.start is not None:
+        key, name = ("on", settings.on) if settings.on is not None else ("init", settings.start)
         raise RecipeError(
             f"hierarchy: groups are merged from the experts' own task vectors, and {key} asks for those of {name}.",
             hint=f"Leave out {key} or hierarchy.",

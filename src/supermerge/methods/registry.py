@@ -45,7 +45,7 @@ class LearnedSpec:
 
     link: str
     loss: str
-    init: float
+    init: float | str
     granularity: str
     data: Literal["labelled", "unlabelled"]
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+AUTO = "auto"
+AVERAGE = "average"
+"""Values of `init` that are neither a number nor a method."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -41,13 +44,14 @@ class LearnSettings(BaseModel):
     experts' predictions (`distill`) or to their pooled last hidden states (`features`). `balance: worst` gives tasks
     more weight the further they are from their experts' loss. `init` is the coefficient that all experts start from,
     `average` for 1/k, or a method with its defaults (`iso_c`): then learning starts at that method's merge, which
-    becomes one more task vector beside the experts'. `on` is a method that makes the experts' task vectors (`ties`
-    trims them and elects signs). With held-back data (`held_back` of a task), its loss is measured every `every` steps,
-    learning stops `patience` steps after the best, and with `refit` all validation data are then learned from, for the
-    number of steps found. `clip` bounds the norm of the gradient. `residency` is where the experts lie between
-    readings: `disk` or `memory`, with the same result, or in memory as compressed task vectors, which changes what is
-    learned (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`; arXiv 2503.06921). With `hierarchy` coefficients are
-    learned in a tree, level by level.
+    becomes one more task vector beside the experts'. `auto` is `iso_c` for full fine-tunes, and a coefficient for
+    adapters and very large models, in a hierarchy, with `on`, and with link softmax: 0.3, and at most 1/k. `on` is a
+    method that makes the experts' task vectors (`ties` trims them and elects signs). With held-back data (`held_back`
+    of a task), its loss is measured every `every` steps, learning stops `patience` steps after the best, and with
+    `refit` all validation data are then learned from, for the number of steps found. `clip` bounds the norm of the
+    gradient. `residency` is where the experts lie between readings: `disk` or `memory`, with the same result, or in
+    memory as compressed task vectors, which changes what is learned (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`;
+    arXiv 2503.06921). With `hierarchy` coefficients are learned in a tree, level by level.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +63,7 @@ class LearnSettings(BaseModel):
     granularity: Literal["model", "layer", "module", "tensor", "row"] = "tensor"
     loss: str | dict[str, Positive] = "cross_entropy"
     balance: Literal["equal", "worst"] = "equal"
-    init: float | str = 0.3
+    init: float | str = AUTO
     on: str | None = None
     every: Annotated[int, Field(ge=1)] = 1
     patience: Annotated[int, Field(ge=1)] | None = 20
@@ -69,3 +73,8 @@ class LearnSettings(BaseModel):
     residency: Literal["auto", "disk", "memory", "bf16", "int8", "tvq4", "tvq3", "tvq2", "rtvq"] = "auto"
     save_every: Positive = 30.0
     hierarchy: Hierarchy | None = None
+
+    @property
+    def start(self) -> str | None:
+        """The method whose merge `init` names."""
+        return self.init if isinstance(self.init, str) and self.init not in (AUTO, AVERAGE) else None

@@ -24,6 +24,6 @@ def planned_adapter(
     settings = learn_settings(recipe)
     learning = None
     if settings is not None:
-        basis = Basis.of(settings, list(recipe.experts))
+        basis = Basis.of(settings, list(match.experts), match)
         learning = Learning(settings.granularity, summed=not basis.members)
     return adapter_layout(match, choice, rank=recipe.output.rank, learning=learning, names=names)

@@ -25,7 +25,7 @@ class PlannedLearning:
     @classmethod
     def of(cls, match: Match, settings: LearnSettings) -> PlannedLearning:
         """From headers alone."""
-        basis, by_row = Basis.of(settings, list(match.experts)), settings.granularity == "row"
+        basis, by_row = Basis.of(settings, list(match.experts), match), settings.granularity == "row"
         if basis.derived:
             # What is made of the experts is no adapter.
             return cls(match, settings, basis, Division({}, frozenset(), ()))

@@ -217,7 +217,7 @@ def _learnable(ready: Prepared) -> tuple[bool, str]:
     if settings is None:
         kinds = kinds_of(ready.opened.choice.bounds)
         return True, f"statistics: {', '.join(kinds)}" if kinds else "nothing: the method needs no data"
-    Basis.of(settings, list(ready.match.experts))
+    Basis.of(settings, list(ready.match.experts), ready.match)
     session = ready.session(None)
     session.require_rows(weighted_objectives(settings.loss))
     return True, f"enough examples for {settings.loss if isinstance(settings.loss, str) else ' + '.join(settings.loss)}"

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from supermerge.errors import CheckpointError, RecipeError
+from supermerge.learn.automatic_start import EACH, MERGE
 from supermerge.learn.basis import Basis
 from supermerge.learn.given_start import Given, given_of
 from supermerge.learn.hierarchy import UPPER_START
 from supermerge.methods import get
+from supermerge.methods.settings import AUTO
 from supermerge.recipe import Recipe
 from supermerge.resolve import learn_settings
 from supermerge.run.earlier import Earlier
@@ -143,6 +145,7 @@ def _require_task(recipe: Recipe, name: str) -> None:
 def _anew(now: Standing, recipe: Recipe, *, added: str | None = None, removed: str | None = None) -> Result:
     """All experts merged, from the coefficients so far where the method learns."""
     recipe, notes = _flat(recipe)
+    recipe = _settled(now, recipe)
     history = now.changed("removed" if removed else "added", removed or added or "", "all experts")
     earlier = Earlier(
         history=history,
@@ -160,8 +163,8 @@ def _onto(now: Standing, standing: Recipe, wanted: Recipe, name: str, lost: Mapp
     """The merge so far and the new expert: two models, whose experts' coefficients keep their proportions."""
     wanted, notes = _flat(wanted)
     # Vectors that other methods make of all experts cannot be made of two.
-    by_method = isinstance(wanted.method.params.get("init"), str)
-    wanted = _without(wanted, "on", *(["init"] if by_method else []))
+    init = wanted.method.params.get("init")
+    wanted = _with_params(_without(wanted, "on"), init=EACH if init is None or isinstance(init, str) else init)
     here, there = _two(now, standing, wanted, name, now.path), _two(now, standing, wanted, name, now.path / PREVIOUS)
     history = now.changed("added", name, "merge so far")
     why = "; ".join(f"{expert} ({what})" for expert, what in lost.items())
@@ -201,9 +204,26 @@ def _flat(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     return _without(recipe, "hierarchy"), (note,) if "hierarchy" in recipe.method.params else ()
 
 
+def _settled(now: Standing, recipe: Recipe) -> Recipe:
+    """The recipe with the vectors that the merge so far was learned on, where `init: auto` leaves them open."""
+    settings = learn_settings(recipe)
+    if now.coefficients is None or settings is None or settings.init != AUTO:
+        return recipe
+    begun = f"start:{MERGE}" in now.coefficients.experts
+    return _with_params(recipe, init=MERGE if begun else min(EACH, 1 / len(recipe.experts)))
+
+
 def _without(recipe: Recipe, *keys: str) -> Recipe:
     """The recipe without some parameters of its method."""
-    params = {key: value for key, value in recipe.method.params.items() if key not in keys}
+    return _of(recipe, {key: value for key, value in recipe.method.params.items() if key not in keys})
+
+
+def _with_params(recipe: Recipe, **params: object) -> Recipe:
+    """The recipe with some parameters of its method."""
+    return _of(recipe, {**recipe.method.params, **params})
+
+
+def _of(recipe: Recipe, params: Mapping[str, Any]) -> Recipe:
     method = type(recipe.method).model_validate({"name": recipe.method.name, **params})
     return recipe.model_copy(update={"method": method})
 

@@ -38,7 +38,7 @@ class LearnedMerge:
 @contextmanager
 def basis_of(ready: Prepared, settings: LearnSettings) -> Iterator[Basis]:
     """What is learned on, with the statistics that the method to start from needs; their files are open inside."""
-    basis = Basis.of(settings, list(ready.match.experts))
+    basis = Basis.of(settings, list(ready.match.experts), ready.match)
     if basis.start is None:
         yield basis
         return

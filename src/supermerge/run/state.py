@@ -7,12 +7,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from supermerge.errors import InterruptedRun, NetworkError, ResourceError, SupermergeError
+
+_PASSING = (InterruptedRun, NetworkError, ResourceError)
+
 
 class StateDirectory:
     """States are saved in `path`, which is made when first needed. What an earlier run left there
     is kept, or with `keep=False` deleted first.
 
-    It outlives an interrupted run, so that the next one can go on; `discard` deletes it, as does leaving it empty.
+    It outlives an interrupted run, and one that lacked memory, disk or network, so that the next one can go on. Other
+    errors delete it: a run that mends them is another one. So do `discard`, and leaving it empty.
     """
 
     def __init__(self, output: Path, *, keep: bool) -> None:
@@ -28,8 +33,9 @@ class StateDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        mendable = isinstance(error, SupermergeError) and not isinstance(error, _PASSING)
+        if mendable or (self.path.is_dir() and not any(self.path.iterdir())):
+            self.discard()
 
     def discard(self) -> None:
         """Delete the state."""

@@ -55,7 +55,7 @@ def sum_of(base: dict[str, Tensor], vectors: list[dict[str, Tensor]], c: float) 
     return {name: tensor + c * sum(vector[name] - tensor for vector in vectors) for name, tensor in base.items()}
 
 
-def test_by_default_it_is_the_experts() -> None:
+def test_with_a_number_it_is_the_experts() -> None:
     base, experts = models()
     basis = Basis.of(LearnSettings(init=0.2), list(experts))
     assert (basis.names, basis.derived, basis.init) == (tuple(experts), (), dict.fromkeys(experts, 0.2))
@@ -113,7 +113,7 @@ def test_what_was_made_is_kept_for_a_resumed_run(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("settings", "k", "message"),
     [
-        ({"init": "tiess"}, 2, "expected a number, 'average' or a method, found 'tiess'"),
+        ({"init": "tiess"}, 2, "expected a number, 'auto', 'average' or a method, found 'tiess'"),
         ({"init": "adamerging"}, 2, "adamerging learns its coefficients itself"),
         ({"init": "slerp"}, 3, "3 experts given"),
         (

@@ -92,17 +92,17 @@ def test_learning_reads_every_task_vector_in_every_step(
 ) -> None:
     monkeypatch.setattr(sys.modules["supermerge.plan.plan"], "resident_bytes", lambda: 0)
     tasks = {"news": {"type": "text-classification", "validation": "v.jsonl", "test": "t.jsonl"}}
-    recipe = {**models, "method": {"name": "supermerge", "steps": 7}, "tasks": tasks}
+    recipe = {**models, "method": {"name": "supermerge", "init": 0.3, "steps": 7}, "tasks": tasks}
     planned = plan(recipe)
     assert list(phases(planned)) == ["learn", "merge", "evaluate", "report"]
     experts = 2 * PARAMETERS * 4
     assert phases(planned)["learn"] == (PARAMETERS * 4 + 8 + experts * (1 + 7), 0)
     assert (planned.coefficients, planned.steps, planned.residency) == (4, 7, "disk")
     assert (planned.activations, planned.seconds) == ("unknown", None)
-    resident = plan({**recipe, "method": {"name": "supermerge", "steps": 7, "residency": "memory"}})
+    resident = plan({**recipe, "method": {"name": "supermerge", "init": 0.3, "steps": 7, "residency": "memory"}})
     assert phases(resident)["learn"] == (PARAMETERS * 4 + 8 + experts, 0)
     assert resident.residency == "memory"
-    compressed = plan({**recipe, "method": {"name": "supermerge", "steps": 7, "residency": "rtvq"}})
+    compressed = plan({**recipe, "method": {"name": "supermerge", "init": 0.3, "steps": 7, "residency": "rtvq"}})
     assert phases(compressed)["learn"] == (PARAMETERS * 4 + 8 + 2 * experts, 0)
     learning = [each.phases[0].holds for each in (planned, compressed, resident)]
     assert learning[1] - learning[0] == 2 * PARAMETERS * (2 + 3 / 2) / 8
