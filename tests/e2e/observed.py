@@ -20,8 +20,16 @@ CONNECTING = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.get
 log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def path_of(value: Any) -> str:
-    return os.path.abspath(os.fsdecode(value)) if isinstance(value, (str, bytes)) else repr(value)
+def path_of(value: Any, directory: str = "") -> str:
+    return (
+        os.path.abspath(os.path.join(directory, os.fsdecode(value))) if isinstance(value, (str, bytes)) else repr(value)
+    )
+
+
+def directory_of(event: str, arguments: tuple[Any, ...]) -> str:
+    """What a name to remove is relative to, where that is not the working directory (shutil.rmtree)."""
+    descriptor = arguments[-1] if event in ("os.remove", "os.rmdir") else -1
+    return os.readlink(f"/proc/self/fd/{descriptor}") if descriptor != -1 else ""
 
 
 def note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -33,7 +41,7 @@ def note(event: str, arguments: tuple[Any, ...]) -> None:
             os.write(log, f"write {path_of(path)}\n".encode())
     elif event in CHANGING:
         for argument in arguments[: 2 if event in ("os.rename", "os.link", "os.symlink") else 1]:
-            os.write(log, f"write {path_of(argument)}\n".encode())
+            os.write(log, f"write {path_of(argument, directory_of(event, arguments))}\n".encode())
     elif event in CONNECTING:
         os.write(log, f"connect {event} {arguments[1:]!r}\n".encode())
     elif event in STARTING:

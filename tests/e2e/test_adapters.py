@@ -66,7 +66,7 @@ def dense_model(base: Path, adapter: Path, directory: Path) -> None:
 def pair(tiny: Path) -> Pair:
     adapter, dense = factored(tiny / "base", tiny / "experts" / "mood", tiny / "lora"), tiny / "dense"
     dense_model(tiny / "base", adapter, dense)
-    shared = ["method.steps=3", "tasks.mood.labels=[good, bad]"]
+    shared = ["method.steps=3", "method.init=0.3", "tasks.mood.labels=[good, bad]"]
     return Pair(
         tiny,
         Recipe.load(tiny / "recipe.yaml", [*shared, "experts.mood={adapter: lora}"]),
@@ -103,7 +103,7 @@ def test_a_run_on_adapters_alone_learns_as_from_models(pair: Pair) -> None:
     directory = pair.directory
     factored(directory / "base", directory / "experts" / "topic", directory / "topic-lora")
     dense_model(directory / "base", directory / "topic-lora", directory / "topic-dense")
-    shared = ["method.steps=4", "method.lr=0.1", "tasks.mood.labels=[good, bad]"]
+    shared = ["method.steps=4", "method.init=0.3", "method.lr=0.1", "tasks.mood.labels=[good, bad]"]
     shared.append("tasks.topic.labels=[animal, vehicle]")
     found = []
     for names in ("{mood: {adapter: lora}, topic: {adapter: topic-lora}}", "{mood: dense, topic: topic-dense}"):

@@ -86,7 +86,7 @@ def test_the_recipe_in_the_directory_is_enough_for_a_method_without_data(four: P
 
 @pytest.mark.parametrize("more", [slow("granularity: tensor"), "granularity: row", "hierarchy: {group: 2}"])
 def test_learning_goes_on_from_the_coefficients_so_far(four: Path, more: str) -> None:
-    method = yaml.safe_load(f"{{name: supermerge, steps: 3, lr: 0.1, {more}}}")
+    method = yaml.safe_load(f"{{name: supermerge, init: 0.3, steps: 3, lr: 0.1, {more}}}")
     three, _ = recipes(four, method)
     out = merged(three)
     so_far = Coefficients.load(out / "coefficients.safetensors")
@@ -109,9 +109,26 @@ def test_learning_goes_on_from_the_coefficients_so_far(four: Path, more: str) ->
         torch.testing.assert_close(smaller.effective(tensor), kept, rtol=0, atol=1e-6)
 
 
+def test_the_start_that_the_merge_has_learned_on_stays(four: Path) -> None:
+    method = {"name": "supermerge", "steps": 2, "lr": 0.1}
+    three, _ = recipes(four, method)
+    out = merged(three)
+    so_far = Coefficients.load(out / "coefficients.safetensors")
+    assert so_far.experts == ("topic", "mood", "topic2", "start:iso_c")
+    _, whole = recipes(four, {**method, "steps": 0})
+    add(out, "mood2", str(four / "experts" / "mood2"), Recipe.load(whole))
+    grown = Coefficients.load(out / "coefficients.safetensors")
+    assert grown.experts == ("topic", "mood", "topic2", "mood2", "start:iso_c")
+    for tensor in so_far.groups:
+        c = grown.effective(tensor)
+        torch.testing.assert_close(c[[0, 1, 2, 4]], so_far.effective(tensor), rtol=0, atol=1e-6)
+        assert float(c[3]) == 0
+    assert check(out) == verify(out).tensors
+
+
 @pytest.mark.parametrize("how", ["gone", slow("changed")])
 def test_without_the_old_experts_the_merge_so_far_is_one_of_two(four: Path, how: str) -> None:
-    method = {"name": "supermerge", "steps": 2, "lr": 0.05}
+    method = {"name": "supermerge", "init": 0.3, "steps": 2, "lr": 0.05}
     three, whole = recipes(four, method)
     out = merged(three)
     before = tree(out)
