@@ -23,6 +23,7 @@ class Line:
     kind: str
     cells: Sequence[Found]
     seconds: float
+    """Of one core, on one thread: the machines are shared, so that wall-clock times say little."""
     selected: bool = False
     chosen: tuple[str, ...] = ()
 
@@ -59,7 +60,7 @@ def lines(suite: str, budget: int) -> list[Line]:
         if cell["budget"] == budget or cell["draw"] is None:
             by_row[cell["row"]].append(cell)
     found = [
-        Line(row.name, row.kind, by_row[row.name], statistics.mean(cell["seconds"] for cell in by_row[row.name]))
+        Line(row.name, row.kind, by_row[row.name], statistics.mean(cell["cpu_seconds"] for cell in by_row[row.name]))
         for row in ROWS
         if by_row[row.name]
     ]
@@ -113,9 +114,10 @@ def rows(found: Sequence[Line], budget: int) -> list[dict[str, Any]]:
 def difference(one: Line, other: Line | None = None) -> tuple[float, float]:
     """(mean accuracy of `one` less that of `other`, its standard error), paired by test example and draw.
 
-    The variance is that of sampling test examples, task by task, and that of drawing labels.
+    Of draws that one of them lacks, none counts. The variance is that of sampling test examples, task by task, and that of drawing labels.
     """
-    draws = range(max(len(one.cells), len(other.cells) if other else 1))
+    numbers = [number for line in (one, other) if line is not None and (number := _draws(line)) is not None]
+    draws = range(min(numbers, default=1))
     gaps: list[dict[str, list[float]]] = []
     for draw in draws:
         mine = _right(one, draw)
@@ -130,6 +132,11 @@ def difference(one: Line, other: Line | None = None) -> tuple[float, float]:
     if len(of_draws) > 1:
         variance += statistics.variance(of_draws) / len(of_draws)
     return statistics.mean(of_draws), variance**0.5
+
+
+def _draws(line: Line) -> int | None:
+    """How many draws there are results for; None where one result is that of every draw."""
+    return None if len(line.cells) == 1 and line.cells[0]["draw"] is None else len(line.cells)
 
 
 def _right(line: Line, draw: int) -> dict[str, list[float]]:
