@@ -114,7 +114,8 @@ def rows(found: Sequence[Line], budget: int) -> list[dict[str, Any]]:
 def difference(one: Line, other: Line | None = None) -> tuple[float, float]:
     """(mean accuracy of `one` less that of `other`, its standard error), paired by test example and draw.
 
-    Of draws that one of them lacks, none counts. The variance is that of sampling test examples, task by task, and that of drawing labels.
+    Draws that one of them lacks do not count. The variance is that of sampling test examples, task by task, and that of
+    drawing labels.
     """
     numbers = [number for line in (one, other) if line is not None and (number := _draws(line)) is not None]
     draws = range(min(numbers, default=1))
