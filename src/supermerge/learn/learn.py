@@ -159,6 +159,8 @@ def _resident(
         "note",
         message=f"Task vectors are kept as {residency} in {size(compression.nbytes)}; "
         f"their relative error is {compression.relative_error:.2g}.",
+        nbytes=compression.nbytes,
+        relative_error=compression.relative_error,
     )
     return vectors
 
