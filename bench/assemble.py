@@ -13,6 +13,7 @@ of a process that reads and writes the same bytes and does nothing else.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from assemble_methods import METHODS, mergekit_recipe, our_recipe
 
 _HERE = Path(__file__).parent
 _CACHE = Path.home() / ".cache" / "supermerge" / "bench"
-_PAIRS = 2
+_PAIRS = 3
 _GOALS = ["task_arithmetic", "linear", "slerp", "model_stock", "dare", "ties", "ties_tensor", "della"]
 
 
@@ -47,6 +49,8 @@ def main() -> None:
     parser.add_argument("--mergekit", type=Path, help="the mergekit-yaml executable of another environment")
     parser.add_argument("--tensors", type=int, help="merge this many tiny tensors instead of the Llama")
     arguments = parser.parse_args()
+    # As pip does when it installs: otherwise what is installed editably may be compiled anew by every process.
+    compileall.compile_dir(str(files("supermerge")), quiet=2)
     models = _models(arguments.tensors)
     print(json.dumps([_row(method, models, arguments.mergekit) for method in arguments.methods], indent=1))
 

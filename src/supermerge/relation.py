@@ -26,11 +26,12 @@ def distances(match: Match) -> dict[str, float]:
     for name in match.merged:
         count = min(_SAMPLE, match.base.tensors[name].numel)
         base = match.base.read_flat(name, 0, count, buffer=buffers[0]).double()
-        total += float(base.pow(2).sum())
+        total += float(base.dot(base))
         for expert, source in match.experts.items():
             tau = source.read_flat(name, 0, count, buffer=buffers[1]).double() - base
+            square = float(tau.dot(tau))
             # What is not finite is for others to find, and to name.
-            squares[expert] += float(tau[torch.isfinite(tau)].pow(2).sum())
+            squares[expert] += square if math.isfinite(square) else float(tau[torch.isfinite(tau)].pow(2).sum())
     return {expert: math.sqrt(square / total) if total else 0.0 for expert, square in squares.items()}
 
 

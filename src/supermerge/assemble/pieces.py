@@ -15,7 +15,7 @@ from supermerge.checkpoint.adapters import AdapterView
 from supermerge.checkpoint.hashing import tensor_bytes
 from supermerge.methods import BLOCK
 
-_READ_ELEMENTS = 12 * BLOCK
+_READ_ELEMENTS = 24 * BLOCK
 _SAMPLE, _SAMPLED_STRETCH = 4096, 8 * BLOCK
 
 
