@@ -1,4 +1,4 @@
-"""Exact order of magnitudes inside rows, quickly: plain numbers that carry their positions are sorted, not indices."""
+"""Exact order of magnitudes inside rows, quickly: positions are sorted by counting 16-bit numbers, never by comparing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from supermerge.methods.context import BLOCK
 
 Positions = npt.NDArray[np.int64]
 Magnitudes = npt.NDArray[np.float32]
-_BITS = 31
-_MOST_BUCKET_BITS = 22
-"""fp32 has 24 bits of mantissa: as many buckets are told apart with certainty."""
+_BUCKETS = 1 << 16
 _REPAIRS = 8
 _FEW = 1 / 16
-"""Of all elements: as many neighbours may stand the wrong way round before sorting wider numbers is quicker."""
-_FREE_BITS = 29
-"""Mantissa bits that an fp64 copy of an fp32 number leaves free."""
+"""Of all elements: as many neighbours may stand the wrong way round before sorting by all 32 bits is quicker."""
 
 
 def as_rows(tensor: Tensor) -> Tensor:
@@ -27,10 +23,7 @@ def as_rows(tensor: Tensor) -> Tensor:
 
 
 def ranks(rows: Tensor) -> Tensor:
-    """[rows, n] in fp32: 0 for the smallest magnitude of a row, n − 1 for the largest; of equals the earlier first.
-
-    Rows are limited to 2^29 elements.
-    """
+    """[rows, n] in fp32: 0 for the smallest magnitude of a row, n − 1 for the largest; of equals the earlier first."""
     return by_rank(rows, torch.arange(rows.shape[1], dtype=torch.float32))
 
 
@@ -48,54 +41,42 @@ def by_rank(rows: Tensor, values: Tensor) -> Tensor:
 def _order(magnitudes: Tensor) -> Tensor:
     """[rows, n]: the positions in a row from the smallest magnitude to the largest; of equals the earlier first.
 
-    Every row is cut into buckets of equal width, and (bucket, position) sorted as one 32-bit integer. Neighbours of the
-    same bucket that stand the wrong way round, few unless rows are long or have outliers, are then swapped.
+    Every row is cut into buckets of equal width, and positions are sorted by bucket. Neighbours of the same bucket that
+    stand the wrong way round, few unless rows are long or have outliers, are then swapped.
     """
-    n = magnitudes.shape[1]
-    bits = max(1, (n - 1).bit_length())
-    width = min(_BITS - bits, _MOST_BUCKET_BITS)
-    if width < bits:  # fewer buckets than elements
-        return _order_of_long(magnitudes)
-    scale = ((1 << width) - 1) / magnitudes.amax(1, keepdim=True).clamp(min=1e-30)
-    keys = (magnitudes * scale).to(torch.int32).bitwise_left_shift_(bits)
-    keys |= torch.arange(n, dtype=torch.int32)
-    ordered = keys.numpy()
-    ordered.sort(axis=1)
-    order = keys.long().bitwise_and_((1 << bits) - 1)
-    close = (ordered[:, 1:] ^ ordered[:, :-1]) < 1 << bits  # neighbours in one bucket
-    few = _FEW * magnitudes.numel()
-    if np.count_nonzero(close) > few:  # many equal ones, or an outlier
-        values = magnitudes.gather(1, order)
-        wrong = int(torch.count_nonzero(values[:, 1:] < values[:, :-1]))
-        if not wrong:
-            return order
-        if wrong > few:
-            return _order_of_long(magnitudes)
-    repaired = _repair(order.numpy(), magnitudes.numpy(), np.flatnonzero(close))
-    return order if repaired else _order_of_long(magnitudes)
+    scale = (_BUCKETS - 1) / magnitudes.amax(1, keepdim=True).clamp(min=1e-30)
+    order = _sorted_by((magnitudes * scale).to(torch.int32))
+    return order if _repair(order.numpy(), magnitudes.gather(1, order).numpy()) else _order_by_bits(magnitudes)
 
 
-def _repair(order: Positions, magnitudes: Magnitudes, close: Positions) -> bool:
-    """Swap the neighbours, at `close` of [rows, n − 1], that stand the wrong way round; False where many do."""
-    if not len(close):
-        return True
-    n = order.shape[1]
-    row = close // (n - 1)
-    first, start = close + row, row * n
-    flat, values = order.reshape(-1), magnitudes.reshape(-1)
+def _sorted_by(keys: Tensor) -> Tensor:
+    """[rows, n]: the positions in a row in the order of the lower 16 bits of `keys`; of equals the earlier first."""
+    # NumPy sorts numbers of 16 bits by counting them, if it must keep the order of equal ones.
+    return torch.from_numpy(keys.to(torch.uint16).numpy().argsort(axis=1, kind="stable"))
+
+
+def _repair(order: Positions, values: Magnitudes) -> bool:
+    """Swap neighbours, in both of [rows, n], until none stands the wrong way round; False where many do."""
+    flat_order, flat, n = order.reshape(-1), values.reshape(-1), order.shape[1]
+    falls = flat[1:] < flat[:-1]
+    falls[n - 1 :: n] = False  # from one row to the next
+    first = np.flatnonzero(falls)
+    if len(first) > _FEW * len(flat):  # an outlier, or long rows
+        return False
     for _ in range(_REPAIRS):
-        wrong = values[start + flat[first]] > values[start + flat[first + 1]]
-        found = first[wrong]
-        if not len(found):
+        if not len(first):
             return True
-        found = found[np.diff(found, prepend=found[0] - 2) > 1]  # of overlapping pairs the first
-        flat[found], flat[found + 1] = flat[found + 1], flat[found]
+        swapped = first[np.diff(first, prepend=first[0] - 2) > 1]  # of overlapping pairs the first
+        for numbers in (flat_order, flat):
+            numbers[swapped], numbers[swapped + 1] = numbers[swapped + 1], numbers[swapped]
+        beside = np.concatenate([first - 1, first, first + 1])
+        beside = beside[(beside >= 0) & ((beside + 1) % n > 0)]
+        first = np.unique(beside[flat[beside] > flat[beside + 1]])
     return False
 
 
-def _order_of_long(magnitudes: Tensor) -> Tensor:
-    """`_order` for any row: positions ride in the free mantissa bits of fp64 copies."""
-    keys, mask = magnitudes.double().numpy().view(np.int64), (1 << _FREE_BITS) - 1
-    keys |= np.arange(keys.shape[1])
-    keys.view(np.float64).sort(axis=1)
-    return torch.from_numpy(keys & mask)
+def _order_by_bits(magnitudes: Tensor) -> Tensor:
+    """`_order` for any row: by the lower half of the numbers' bits, then by the upper one, which keeps that order."""
+    bits = magnitudes.view(torch.int32)
+    order = _sorted_by(bits)
+    return order.gather(1, _sorted_by((bits >> 16).gather(1, order)))
