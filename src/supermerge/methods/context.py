@@ -29,19 +29,21 @@ class Context:
 
     def bernoulli(self, method: str, expert: int, p: float | Tensor, like: Tensor) -> Tensor:
         """1 with probability `p`, else 0, for every element of `like`; drawn for one method and expert (its index)."""
-        draws = np.empty(like.numel(), dtype=np.float32)
+        wanted = p.cpu().contiguous().view(-1).numpy() if isinstance(p, Tensor) else p
+        kept, draws = np.empty(like.numel(), dtype=np.float32), np.empty(BLOCK, dtype=np.float32)
         done = 0
-        while done < len(draws):
+        while done < len(kept):
             block, inside = divmod(self.offset + done, BLOCK)
-            stop = min(done + BLOCK - inside, len(draws))
+            count = min(BLOCK - inside, len(kept) - done)
             key = "\0".join((str(self.seed), method, self.experts[expert], self.name, str(block)))
             stream = np.random.PCG64(int.from_bytes(blake3(key.encode()).digest(length=16), "little"))
             # A step of the stream gives 64 bits: two numbers of 24 bits, as `Generator.random` would make them, but
             # that takes half as long again.
-            steps = -(-(inside % 2 + stop - done) // 2)
+            steps = -(-(inside % 2 + count) // 2)
             raw = stream.advance(inside // 2).random_raw(steps).view(np.uint32)[inside % 2 :]
-            np.right_shift(raw[: stop - done], 8, out=draws[done:stop], casting="unsafe")
-            done = stop
-        draws *= np.float32(2**-24)
-        wanted = p.cpu().contiguous().view(-1).numpy() if isinstance(p, Tensor) else p
-        return torch.from_numpy((draws < wanted).astype(np.float32)).view(like.shape).to(like)
+            part = slice(done, done + count)
+            np.right_shift(raw[:count], 8, out=draws[:count], casting="unsafe")
+            draws[:count] *= np.float32(2**-24)
+            kept[part] = draws[:count] < (wanted[part] if isinstance(wanted, np.ndarray) else wanted)
+            done += count
+        return torch.from_numpy(kept).view(like.shape).to(like)

@@ -1,4 +1,4 @@
-"""Exact order of magnitudes inside rows, quickly: positions are sorted by counting 16-bit numbers, never by comparing."""
+"""Exact order of magnitudes inside rows, quickly: positions are sorted by counting 16-bit numbers, not by comparing."""
 
 from __future__ import annotations
 

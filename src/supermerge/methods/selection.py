@@ -62,9 +62,9 @@ class Selection:
         above = int(np.count_nonzero(keys >= self._low + self._span)) if self._low + self._span <= _MAGNITUDE else 0
         # Unsigned numbers wrap around, so one comparison finds those near.
         places = keys.view(np.uint32) - np.uint32(self._low & 0xFFFFFFFF)
-        inside, times = np.unique(places[places < self._span], return_counts=True)
+        inside = places[places < self._span]
         with self._lock:
-            self._counts[inside] += times
+            np.add.at(self._counts, inside, 1)
             self._total += len(keys)
             self._above += above
 
