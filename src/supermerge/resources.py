@@ -51,7 +51,12 @@ def _group_room() -> list[int]:
 
 def free_disk_bytes(path: Path) -> int:
     """Bytes free for `path`, or for the nearest directory above it that exists."""
+    return shutil.disk_usage(existing_directory(path)).free
+
+
+def existing_directory(path: Path) -> Path:
+    """`path` itself where it is a directory, or the nearest one above it."""
     path = Path(os.path.abspath(path))
-    while not path.exists():
+    while not path.is_dir():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path

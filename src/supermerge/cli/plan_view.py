@@ -69,7 +69,8 @@ def _residencies(plan: Plan) -> Table:
 
 
 def _place(residency: str | None) -> str:
-    return {"disk": "on disk", "memory": "in memory"}.get(str(residency), f"in memory as {residency}")
+    places = {"disk": "on disk", "memory": "in memory", "offload": "on disk, as does the model"}
+    return places.get(str(residency), f"in memory as {residency}")
 
 
 def _how(learned_as: Mapping[str, int], place: str) -> str:

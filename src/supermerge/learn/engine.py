@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from supermerge.errors import SupermergeError, UsageError
+from supermerge.errors import UsageError
 from supermerge.learn.adam import Adam
 from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.merged import Merged
 from supermerge.learn.stepping import Item, Loss, Stepping
 from supermerge.learn.task_vectors import TaskVectors
+from supermerge.offload import offload_of
 
 
 class Engine(Stepping):
@@ -72,7 +73,7 @@ class Engine(Stepping):
             return losses
         # Parameters that the last backward did not touch still hold what earlier ones left.
         for name, parameter in self._parameters.items():
-            if name not in self._done and parameter.grad is not None:
+            if name not in self._done:
                 self._reduce(name, parameter)
         if not self._one_pass:
             self._step_groups(self._gradients, lr_factor)
@@ -88,6 +89,8 @@ class Engine(Stepping):
     def _hook(self, name: str) -> Callable[[Tensor], None]:
         def when_complete(parameter: Tensor) -> None:
             if not self._last_backward:
+                if (offload := offload_of(parameter)) is not None:
+                    offload.put_aside(parameter)
                 return
             if name in self._done:
                 raise UsageError(
@@ -101,10 +104,9 @@ class Engine(Stepping):
 
     def _reduce(self, name: str, parameter: Tensor) -> None:
         """Reduce the gradient of tensor j to k numbers (or rows of numbers), free it, and step where that is enough."""
-        gradient = parameter.grad
+        gradient = _taken(parameter)
         if gradient is None:
-            raise SupermergeError(f"The hook of {name!r} ran without a gradient.")
-        parameter.grad = None
+            return
         gradient = gradient.to(self._vectors.dtype)
         self._done.add(name)
         if self._one_pass:
@@ -135,4 +137,12 @@ class Engine(Stepping):
 
     def _drop_gradients(self) -> None:
         for parameter in self._parameters.values():
-            parameter.grad = None
+            _taken(parameter)
+
+
+def _taken(parameter: Tensor) -> Tensor | None:
+    """A parameter's gradient, which it has no more."""
+    if (offload := offload_of(parameter)) is not None:
+        return offload.gathered(parameter)
+    gradient, parameter.grad = parameter.grad, None
+    return gradient

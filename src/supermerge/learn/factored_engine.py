@@ -28,6 +28,7 @@ from supermerge.learn.factored_forward import FactoredForward
 from supermerge.learn.merged import Merged
 from supermerge.learn.stepping import Item, Loss, Stepping
 from supermerge.learn.task_vectors import TaskVectors
+from supermerge.offload import write_rows
 
 
 class FactoredEngine(Stepping):
@@ -106,7 +107,7 @@ class FactoredEngine(Stepping):
             c, factored = self.coefficients.effective(name).to(weight.device), self._factored[name]
             for rows in factored.blocks():
                 base = self._vectors.base(name, rows).to(weight.device)
-                weight[rows] = factored.whole(base, c, rows).to(weight.dtype)
+                write_rows(weight, rows, factored.whole(base, c, rows))
 
     def _drop_gradients(self) -> None:
         for tensor in (*self._dense.values(), *self._leaves.values()):

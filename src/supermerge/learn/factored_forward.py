@@ -11,28 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from supermerge.learn.factored import Factored
-
-# What asks about a tensor and not for its values.
-_ABOUT = frozenset(
-    {
-        torch.Tensor.size,
-        torch.Tensor.dim,
-        torch.Tensor.numel,
-        torch.Tensor.nelement,
-        torch.Tensor.element_size,
-        torch.Tensor.stride,
-        torch.Tensor.is_contiguous,
-        torch.Tensor.is_floating_point,
-        torch.Tensor.is_complex,
-        torch.Tensor.__hash__,
-        torch.Tensor.__len__,
-        torch.is_floating_point,
-        torch.is_complex,
-        torch.numel,
-    }
-)
-# Attributes that are values.
-_VALUES = frozenset(getattr(torch.Tensor, name).__get__ for name in ("T", "mT", "H", "mH", "data", "real"))
+from supermerge.offload import asks_about
 
 
 class FactoredForward(TorchFunctionMode):
@@ -61,7 +40,7 @@ class FactoredForward(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         named = kwargs or {}
-        if _asks_about(func) or not (self._uses(args) or self._uses(named.values())):
+        if asks_about(func) or not (self._uses(args) or self._uses(named.values())):
             return func(*args, **named)
         return self._used(func, args, named)
 
@@ -95,7 +74,3 @@ def _plus(y: Tensor, *bias: Tensor | None, **named: Tensor | None) -> Tensor:
     for one in (*bias, *named.values()):
         y = y if one is None else y + one
     return y
-
-
-def _asks_about(func: Callable[..., Any]) -> bool:
-    return func in _ABOUT or (getattr(func, "__name__", "") == "__get__" and func not in _VALUES)

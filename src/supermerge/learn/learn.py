@@ -28,6 +28,7 @@ from supermerge.learn.parameters import Mergeable, find_mergeable, learning_mode
 from supermerge.learn.state import StepRecord
 from supermerge.learn.stepping import Loss, Stepping
 from supermerge.learn.task_vectors import TaskVectors
+from supermerge.offload import offloaded, values_of
 from supermerge.report.numbers import size
 
 
@@ -46,8 +47,8 @@ class Learned:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The merged tensors under the base's keys, in its shapes and dtypes."""
-        state = self._model.state_dict()
-        return {name: state[name].detach().to(info.dtype) for name, info in self._base.tensors.items()}
+        state = self._model.state_dict(keep_vars=True)
+        return {name: values_of(state[name]).to(info.dtype) for name, info in self._base.tensors.items()}
 
 
 def learn(
@@ -61,7 +62,7 @@ def learn(
     lr: float,
     link: str = "tanh",
     granularity: str = "tensor",
-    residency: Literal["auto", "disk", "memory"] | Coding = "auto",
+    residency: Literal["auto", "disk", "memory", "offload"] | Coding = "auto",
     init: float | Mapping[str, float] | Coefficients = 0.3,
     schedule: Callable[[int], float] | None = None,
     clip: float | None = None,
@@ -81,7 +82,9 @@ def learn(
     Adam (0.9, 0.999, 1e-8) with the rate `lr`, times `schedule(step)` where given; `clip` bounds the norm of the
     gradient of w. `init` is the coefficient that all start from, one for each expert, or coefficients. `residency` says
     where the experts' tensors lie between readings: `disk` (also `auto`: the operating system's cache serves them at
-    the speed of memory where there is room) or `memory`; the result does not depend on it. A coding (`bf16`, `int8`,
+    the speed of memory where there is room) or `memory`; with `offload` the model's own parameters too are in a
+    temporary file while it learns, and in memory only as long as an operation uses them (see `offload`). The result
+    does not depend on it. A coding (`bf16`, `int8`,
     `tvq4`, `tvq3`, `tvq2`, `rtvq`) keeps compressed task vectors in memory; the coefficients are then learned, and the
     module is left, with these (see `learn.compression`). `precision="bf16"` runs the
     forward pass under autocast. `balance(history)` gives what each task's weight is multiplied by in the next step. The
@@ -98,23 +101,30 @@ def learn(
     """
     if steps < 0 or not lr > 0:
         raise UsageError(f"steps must be at least 0 and lr above 0; found steps={steps} and lr={lr}.")
-    base_source = _source(base)
-    sources = {name: _expert(expert, base_source) for name, expert in experts.items()}
-    mergeable = find_mergeable(model, base_source, sources)
-    division = divide(base_source, sources, mergeable.learned, by_row=granularity == "row")
-    kept = [*division.dense(mergeable.learned), *mergeable.started]
-    vectors = TaskVectors(
-        base_source, _resident(base_source, sources, kept, residency, mergeable.dtype), mergeable.dtype
-    )
-    coefficients = _start(mergeable, vectors, link, granularity, init)
-    # Where no expert differs from the base, ⟨gradient, τ⟩ is 0: such tensors keep their start and need no gradient.
-    changed = _write_start(mergeable, division, vectors, coefficients, base_source)
-    learned = {name: parameter for name, parameter in mergeable.learned.items() if name in changed}
-    if not learned:
-        raise CheckpointError(
-            "No expert differs from the base in any parameter.", hint="Pass fine-tuned experts, and their own base."
+    if residency == "offload" and precision != "fp32":
+        raise UsageError(
+            f"residency offload needs precision fp32, found {precision!r}.",
+            hint="Autocast keeps a second copy of every weight until the backward pass is over.",
         )
     with ExitStack() as stack:
+        if residency == "offload":
+            stack.enter_context(offloaded(model))
+        base_source = _source(base)
+        sources = {name: _expert(expert, base_source) for name, expert in experts.items()}
+        mergeable = find_mergeable(model, base_source, sources)
+        division = divide(base_source, sources, mergeable.learned, by_row=granularity == "row")
+        kept = [*division.dense(mergeable.learned), *mergeable.started]
+        vectors = TaskVectors(
+            base_source, _resident(base_source, sources, kept, residency, mergeable.dtype), mergeable.dtype
+        )
+        coefficients = _start(mergeable, vectors, link, granularity, init)
+        # Where no expert differs from the base, ⟨gradient, τ⟩ is 0: such tensors keep their start and need no gradient.
+        changed = _write_start(mergeable, division, vectors, coefficients, base_source)
+        learned = {name: parameter for name, parameter in mergeable.learned.items() if name in changed}
+        if not learned:
+            raise CheckpointError(
+                "No expert differs from the base in any parameter.", hint="Pass fine-tuned experts, and their own base."
+            )
         stack.enter_context(learning_mode(model, {name: learned[name] for name in division.dense(learned)}))
         engine = stack.enter_context(_engine(learned, division, base_source, vectors, coefficients, Adam(lr), clip))
         loop = Loop(

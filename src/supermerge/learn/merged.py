@@ -10,6 +10,7 @@ from torch import Tensor
 from supermerge.errors import CheckpointError
 from supermerge.learn.task_vectors import TaskVectors, row_blocks
 from supermerge.methods.transforms import accumulate
+from supermerge.offload import offload_of, write_rows
 
 
 class Merged:
@@ -25,7 +26,7 @@ class Merged:
     def begin(self, name: str, base: Tensor) -> Tensor:
         """θp(j) to accumulate on: the model's own tensor wherever it has the arithmetic's dtype."""
         tensor = self._tensors[name]
-        if tensor.dtype != self._vectors.dtype:
+        if not self._in_place(tensor):
             return base.to(tensor.device, copy=True)
         with torch.no_grad():
             # In place and counted by autograd: a backward pass that still needs the old value fails loudly.
@@ -42,9 +43,15 @@ class Merged:
     def end(self, name: str, merged: Tensor) -> None:
         """Cast what was accumulated into the model's tensor, where it is not that tensor already."""
         tensor = self._tensors[name]
-        if tensor.dtype != self._vectors.dtype:
+        offload = offload_of(tensor)
+        if offload is not None:
+            offload.store(tensor, merged)
+        elif not self._in_place(tensor):
             with torch.no_grad():
                 tensor.copy_(merged)
+
+    def _in_place(self, tensor: Tensor) -> bool:
+        return tensor.dtype == self._vectors.dtype and offload_of(tensor) is None
 
     def write(self, name: str, c: Tensor) -> None:
         """Write tensor j with the coefficients `c` (`[k]` or `[k, rows]`)."""
@@ -61,7 +68,7 @@ class Merged:
             for rows in row_blocks(tensor.shape):
                 base = self._vectors.base(name, rows if tensor.dim() else None)
                 require_finite(name, "the base", base)
-                tensor[rows if tensor.dim() else ...] = base.to(tensor.dtype)
+                write_rows(tensor, rows, base)
 
     def check(self, name: str) -> bool:
         """Whether any expert changed tensor j; a NaN or Inf in it is a CheckpointError that names tensor and source."""

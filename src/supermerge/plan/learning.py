@@ -11,6 +11,7 @@ from supermerge.learn.basis import Basis
 from supermerge.learn.compression import bits_per_number, is_coding
 from supermerge.learn.division import Division, divide
 from supermerge.methods.settings import LearnSettings
+from supermerge.plan.memory import OFFLOAD, model_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +22,16 @@ class PlannedLearning:
     settings: LearnSettings
     basis: Basis
     division: Division
+    tasks: int
 
     @classmethod
-    def of(cls, match: Match, settings: LearnSettings) -> PlannedLearning:
-        """From headers alone."""
+    def of(cls, match: Match, settings: LearnSettings, tasks: int) -> PlannedLearning:
+        """From headers alone; one step has a batch of each of `tasks` tasks."""
         basis, by_row = Basis.of(settings, list(match.experts), match), settings.granularity == "row"
         if basis.derived:
             # What is made of the experts is no adapter.
-            return cls(match, settings, basis, Division({}, frozenset(), ()))
-        return cls(match, settings, basis, divide(match.base, match.experts, match.merged, by_row=by_row))
+            return cls(match, settings, basis, Division({}, frozenset(), ()), tasks)
+        return cls(match, settings, basis, divide(match.base, match.experts, match.merged, by_row=by_row), tasks)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -51,8 +53,10 @@ class PlannedLearning:
 
     @property
     def step_reads(self) -> int:
-        """Bytes read in every step: dense task vectors, unless they stay in memory."""
-        return self._dense_bytes if self.residency == "disk" else 0
+        """Bytes read in every step: dense task vectors, unless they stay in memory, and an offloaded model."""
+        if self.residency not in ("disk", OFFLOAD):
+            return 0
+        return self._dense_bytes + (self._model_reads if self.residency == OFFLOAD else 0)
 
     @property
     def derived_bytes(self) -> int:
@@ -67,11 +71,29 @@ class PlannedLearning:
         for its backward pass than were counted; what factors save, Σr numbers per place, is within that.
         """
         sizes = [self.match.base.tensors[name].numel * 4 for name in self._dense]
+        if self.residency == OFFLOAD:
+            # A gradient, what waited for it or the new weights, the base as stored and in fp32, and a task vector.
+            return self._factor_bytes + 5 * max(sizes, default=0)
         return self._factor_bytes + sum(sizes) + 2 * max(sizes, default=0) + self._kept
 
     @property
+    def scratch(self) -> int:
+        """What an offloaded model takes on the disk for a while: its weights, and gradients that wait, in fp32."""
+        if self.residency != OFFLOAD:
+            return 0
+        dense = sum(self.match.base.tensors[name].numel * 4 for name in self._dense)
+        return model_bytes(self.match) + (dense if self.tasks > 1 else 0)
+
+    @property
+    def _model_reads(self) -> int:
+        """Every batch reads the weights forward and backward; gradients of all batches but the last wait."""
+        dense = sum(self.match.base.tensors[name].numel * 4 for name in self._dense)
+        return self.tasks * 2 * model_bytes(self.match) + (self.tasks - 1) * dense
+
+    @property
     def residency(self) -> str:
-        """Where the dense task vectors lie between readings: `disk`, `memory`, or in memory in a coding."""
+        """Where the dense task vectors lie between readings: `disk`, `memory`, or in memory in a coding;
+        with `offload` on the disk, and the model too."""
         return "disk" if self.settings.residency == "auto" else self.settings.residency
 
     @property

@@ -16,6 +16,9 @@ from supermerge.plan.rehearsal import bytes_per_element
 from supermerge.report.vega import is_kept
 from supermerge.statistics.budget import MATRICES_BYTES
 
+OFFLOAD = "offload"
+"""The residency that keeps the model's own weights on the disk too."""
+
 # What the libraries of a phase take once loaded, measured on Linux with the versions in constraints/cpu.txt.
 _MODEL_CLASS_BYTES = 150_000_000
 _PAGE_BYTES = 25_000_000

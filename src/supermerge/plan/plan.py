@@ -18,7 +18,7 @@ from supermerge.methods.settings import LearnSettings
 from supermerge.plan.activations import Activations, activations
 from supermerge.plan.adapter import planned_adapter
 from supermerge.plan.learning import PlannedLearning
-from supermerge.plan.memory import PlannedMerge, model_bytes, model_class_bytes
+from supermerge.plan.memory import OFFLOAD, PlannedMerge, model_bytes, model_class_bytes, offloaded_bytes
 from supermerge.plan.phases import SIDE_BYTES, Phases, PlannedPhase, learned_merge, maker_of
 from supermerge.plan.residency import Chosen, Residency, choose, with_residency
 from supermerge.plan.tree import tree_cost
@@ -56,7 +56,8 @@ class Plan:
     coefficients: int | None
     steps: int | None
     residency: str | None
-    """Where the experts lie between the readings of learning: `disk`, `memory`, or in memory in a coding."""
+    """Where the experts lie between the readings of learning: `disk`, `memory`, or in memory in a coding;
+    with `offload` on the disk, and the weights of the model too."""
     residencies: tuple[Residency, ...]
     """What was considered, in the order of preference."""
     threads: int
@@ -116,7 +117,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         recipe, match, choice, {name: name for name in match.base.tensors} if recipe.tasks else None
     )
     output_bytes = _output_bytes(recipe, sources, layout)
-    learning = None if settings is None else PlannedLearning.of(match, settings)
+    learning = None if settings is None else PlannedLearning.of(match, settings, len(recipe.tasks))
     tree = tree_cost(settings, recipe, match)
     usual = Phases(
         recipe,
@@ -127,15 +128,23 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         tree,
         active or Activations(0, 0),
         output_bytes,
-        # With tasks, one model stays in memory from the beginning to the end.
-        resident + (classes + model_bytes(match) if recipe.tasks else 0),
+        resident,
         min(resident + available, recipe.memory or sys.maxsize),
     )
-    chosen = choose(recipe, lambda name: replace(usual, learning=with_residency(learning, name)))
+
+    def phases_of(residency: str | None) -> Phases:
+        # With tasks, one model stays from the beginning to the end: in memory, or of it what is used at once.
+        model = offloaded_bytes(match) if residency == OFFLOAD else model_bytes(match)
+        held = resident + (classes + model if recipe.tasks else 0)
+        return replace(usual, held=held, learning=with_residency(learning, residency))
+
+    chosen = choose(recipe, phases_of)
     learning, phases = chosen.phases.learning, tuple(chosen.phases)
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
     temporary = sum(phase.writes for phase in phases if phase.name == "derive") + (tree.at_once if tree else 0)
+    if chosen.name == OFFLOAD:
+        temporary += learning.scratch if learning else model_bytes(match)
     return Plan(
         method=method.name,
         title=method.title,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from supermerge.methods.settings import LearnSettings
 from supermerge.plan.learning import PlannedLearning
+from supermerge.plan.memory import OFFLOAD
 from supermerge.plan.phases import Phases
 from supermerge.recipe import Recipe
 
-OFFLOAD = "offload"
 _COMPRESSED = ("bf16", "int8", "tvq4", "rtvq")
 
 
@@ -59,10 +59,11 @@ def choose(recipe: Recipe, phases: Callable[[str | None], Phases]) -> Chosen:
 
 def _ladder(recipe: Recipe, settings: LearnSettings | None) -> list[str | None]:
     if settings is None:
-        return [None]
+        return [None, OFFLOAD] if recipe.tasks else [None]
     if settings.residency != "auto":
         return [settings.residency]
-    return ["disk"] if recipe.memory is None else ["memory", "disk"]
+    exact: list[str | None] = ["disk", OFFLOAD] if settings.precision == "fp32" else ["disk"]
+    return exact if recipe.memory is None else ["memory", *exact]
 
 
 def _row(name: str, phases: Phases) -> Residency:

@@ -19,6 +19,7 @@ from supermerge.plan import plan
 from supermerge.recipe import Recipe
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.results import ModelResult, Results, TaskResult
+from supermerge.resources import existing_directory
 from supermerge.run.carried import carry, carry_groups
 from supermerge.run.contest import contend
 from supermerge.run.earlier import Earlier
@@ -86,7 +87,7 @@ def run_beside(
         planned.require_feasible()
         journal = stack.enter_context(journalled())
         stack.enter_context(at_most_threads(planned.threads))
-        ready = stack.enter_context(prepared(wanted, planned.residency))
+        ready = stack.enter_context(prepared(wanted, planned.residency, scratch=existing_directory(path)))
         if earlier:
             earlier.announce()
         if not allow_unrelated:

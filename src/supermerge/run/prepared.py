@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from supermerge.errors import RecipeError
 from supermerge.events import emit, phase
 from supermerge.learn.session import Session
 from supermerge.methods.settings import LearnSettings
+from supermerge.plan.residency import OFFLOAD
 from supermerge.recipe import Recipe
 from supermerge.resolve import Opened, learn_settings, opened
 from supermerge.run.environment import versions
@@ -83,23 +84,28 @@ class Prepared:
 
 
 @contextmanager
-def prepared(recipe: Recipe, residency: str | None = None, *, with_rows: bool = True) -> Iterator[Prepared]:
+def prepared(
+    recipe: Recipe, residency: str | None = None, *, with_rows: bool = True, scratch: Path | None = None
+) -> Iterator[Prepared]:
     """Open and read everything that `recipe` names; every mistake in it surfaces here, before anything is written.
 
-    Without rows there is nothing to learn from or to score on, only something to merge. `residency` is the plan's.
+    Without rows there is nothing to learn from or to score on, only something to merge. `residency` is the plan's;
+    where it is `offload`, the model lies in a file without a name in `scratch`.
     """
     with phase("preparing"):
         rows = read_task_rows(recipe.tasks) if with_rows else {}
-    with opened(recipe) as sources:
+    with opened(recipe) as sources, ExitStack() as stack:
         for note in sources.match.notes:
             emit("note", message=note)
         if not recipe.tasks:
             yield Prepared(recipe, sources, sources.match, rows, None)
             return
+        from supermerge.offload import Offload, computing
         from supermerge.tasks.workbench import Workbench
 
+        offload = stack.enter_context(computing(Offload(scratch))) if residency == OFFLOAD else None
         with phase("building"):
-            bench = Workbench(sources.base, sources.experts, recipe.tasks)
+            bench = Workbench(sources.base, sources.experts, recipe.tasks, offload=offload)
         shared, kept = set(bench.merged_names), set(bench.merged_names) | set(bench.copied_names)
         order = [name for name in sources.base.tensors if name in kept]
         merged = [name for name in order if name in shared and name in set(sources.match.merged)]

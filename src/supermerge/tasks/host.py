@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from supermerge.checkpoint import Buffer, Checkpoint, TensorSource
+from supermerge.offload import Offload, offload_of
 from supermerge.tasks.binding import Binding, Origin
 from supermerge.tasks.bound import Bound
 from supermerge.tasks.completed import completed
@@ -30,11 +31,21 @@ class Host:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, kind: Any, base: Checkpoint, *, without_pooler: bool, dtype: torch.dtype, device: torch.device) -> Self:
+    def of(
+        cls,
+        kind: Any,
+        base: Checkpoint,
+        *,
+        without_pooler: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+        offload: Offload | None = None,
+    ) -> Self:
         """Build the class that `kind` (an Auto class, or a model class) picks, and load the base's weights into it.
 
-        A pooler that the base lacks, or that the tasks bring themselves (`without_pooler`), is left out. Raises
-        CheckpointError for any other tensor that the base lacks.
+        With `offload` the parameters lie in its file from the beginning. A pooler that the base lacks, or that the
+        tasks bring themselves (`without_pooler`), is left out. Raises CheckpointError for any other tensor that the
+        base lacks.
         """
         model = build(kind, read_config(base.config, base.label), base.label, dtype)
         binding = Binding.of(model, base)
@@ -44,7 +55,7 @@ class Host:
             binding = Binding.of(model, base)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         binding.require(parameters, base.label)
-        _allocate(model, binding, device)
+        _allocate(model, binding, device, offload)
         fill_buffers(model, device, {})
         used = set(binding.file_names)
         poolers = tuple(name for name in whole if name not in used)
@@ -71,11 +82,19 @@ class Host:
         for name, tensor in self.model.state_dict(keep_vars=True).items():
             chosen = name in bound.tensors and (wanted is None or wanted.issuperset(self.binding.files(name)))
             if chosen and id(tensor) not in done:
-                tensor.copy_(bound.read(name, buffer=buffer))
+                _overwrite(tensor, bound.read(name, buffer=buffer))
                 done.add(id(tensor))
 
 
-def _allocate(model: PreTrainedModel, binding: Binding, device: torch.device) -> None:
+def _overwrite(tensor: Tensor, values: Tensor) -> None:
+    offload = offload_of(tensor)
+    if offload is None:
+        tensor.copy_(values)
+    else:
+        offload.store(tensor, values)
+
+
+def _allocate(model: PreTrainedModel, binding: Binding, device: torch.device, offload: Offload | None) -> None:
     """Give every tensor that the file holds memory of its own, the aliases of a tied one the same."""
     by_origin: dict[Origin, Tensor] = {}
     state = model.state_dict(keep_vars=True)
@@ -83,4 +102,6 @@ def _allocate(model: PreTrainedModel, binding: Binding, device: torch.device) ->
         if made.origin not in by_origin:
             memory = torch.empty_like(state[name], device=device, requires_grad=False)
             by_origin[made.origin] = nn.Parameter(memory) if isinstance(state[name], nn.Parameter) else memory
+            if offload is not None and isinstance(state[name], nn.Parameter):
+                offload.take(by_origin[made.origin], empty=True)
         place(model, name, by_origin[made.origin])

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from supermerge.checkpoint import Checkpoint, TensorSource
 from supermerge.errors import CheckpointError, RecipeError
+from supermerge.offload import Offload
 from supermerge.tasks.heads import Head, complete, head_config
 from supermerge.tasks.host import Host
 from supermerge.tasks.labels import head_labels
@@ -91,11 +92,13 @@ def build_task_models(
     kind: Any = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    offload: Offload | None = None,
 ) -> tuple[Host, dict[str, Head]]:
     """The host, holding the base's weights, and the head of every task; all in eval mode.
 
     `kind` is the host's class; by default the generative one where a task generates, else the headless backbone.
-    Raises CheckpointError for everything that is missing: no parameter is ever initialised.
+    `offload` takes the host's parameters. Raises CheckpointError for everything that is missing: no parameter is ever
+    initialised.
     """
     skeletons = {
         name: build(head.auto_class, read_config(head.config, head.label), head.label, dtype)
@@ -108,6 +111,7 @@ def build_task_models(
         without_pooler=any(is_pooler(name) for model in skeletons.values() for name in model.state_dict()),
         dtype=dtype,
         device=torch.device(device),
+        offload=offload,
     )
     return host, {name: _head(host, source, skeletons.get(name)) for name, source in wanted.items()}
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from supermerge.checkpoint import Checkpoint, TensorSource
 from supermerge.errors import RecipeError
+from supermerge.offload import Offload
 from supermerge.tasks.binding import Binding
 from supermerge.tasks.bound import Bound
 from supermerge.tasks.encode import LABELS, Batch, Encoder, Example, Labels, TextEncoder
@@ -35,6 +36,7 @@ class Workbench:
     says. `model` is the shared backbone: its state_dict's names are those that `bind` gives
     a checkpoint's tensors. Whatever is written into its parameters (`load`, or a learner) is what every task's
     `logits`, `supervised_loss` and evaluation see. `image_cache` bounds the bytes of processed images kept in memory.
+    With `offload`, which must be entered meanwhile, the backbone lies in a file.
 
     Raises CheckpointError where a tensor of the backbone or of a head is in no file: nothing is ever initialised.
     """
@@ -48,12 +50,13 @@ class Workbench:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         image_cache: int = 2**28,
+        offload: Offload | None = None,
     ) -> None:
         self.specs = dict(tasks)
         self.device = torch.device(device)
         with ExitStack() as files:
             sources = {name: head_source(name, spec, experts, files) for name, spec in self.specs.items()}
-            self._host, self.heads = build_task_models(base, sources, dtype=dtype, device=self.device)
+            self._host, self.heads = build_task_models(base, sources, dtype=dtype, device=self.device, offload=offload)
         self._directories = {
             name: [base.directory, experts[spec.expert].directory] for name, spec in self.specs.items()
         }

@@ -156,8 +156,11 @@ def test_weights_stay_the_base_and_want_no_gradient(trained: Make, engines: list
 
 def test_memory_or_disk_make_no_difference(trained: Make) -> None:
     made, experts = trained("both biases", 1), {"two": trained("modules to save", 2).adapter}
-    found = [learned(made, {"one": made.adapter, **experts}, double=False, residency=r) for r in ("disk", "memory")]
-    assert all(torch.equal(w, found[1].coefficients.w[group]) for group, w in found[0].coefficients.w.items())
+    every = {"one": made.adapter, **experts}
+    disk, *others = (learned(made, every, double=False, residency=r) for r in ("disk", "memory", "offload"))
+    for other in others:
+        assert all(torch.equal(w, other.coefficients.w[group]) for group, w in disk.coefficients.w.items())
+        assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in disk.state_dict().items())
 
 
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(trained: Make, tmp_path: Path) -> None:
