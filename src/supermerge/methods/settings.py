@@ -49,9 +49,10 @@ class LearnSettings(BaseModel):
     method that makes the experts' task vectors (`ties` trims them and elects signs). With held-back data (`held_back`
     of a task), its loss is measured every `every` steps, learning stops `patience` steps after the best, and with
     `refit` all validation data are then learned from, for the number of steps found. `clip` bounds the norm of the
-    gradient. `residency` is where the experts lie between readings: `disk` or `memory`, or with `offload` on
-    the disk together with the model's own weights, all with the same result; or in memory as compressed task vectors,
-    which changes what is learned (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`; arXiv 2503.06921). With `hierarchy` coefficients are learned in a tree, level by level.
+    gradient. `residency` is where the experts lie between readings: `disk` or `memory`, or with `offload` on the disk
+    together with the model's own weights, all with the same result; or in memory as compressed task vectors, which
+    changes what is learned (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`; arXiv 2503.06921). With `hierarchy`
+    coefficients are learned in a tree, level by level.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -30,7 +30,7 @@ def recipe(tmp_path: Path, write_models: Callable[..., None], monkeypatch: pytes
     return {
         "base": str(tmp_path / "base"),
         "experts": {name: str(tmp_path / name) for name in ("news", "spam")},
-        "method": {"name": "supermerge", "steps": 7},
+        "method": {"name": "supermerge", "steps": 7, "init": 0.3},
         "tasks": {"news": {"type": "text-classification", "validation": "v.jsonl"}},
     }
 
