@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from supermerge.cli import console
 from supermerge.methods import names
 
 
@@ -13,6 +14,27 @@ def test_lists_every_method(supermerge_command: Callable[..., object]) -> None:
     done = supermerge_command("methods")
     assert (done.code, done.err) == (0, "")
     assert [line.split()[0] for line in done.out.splitlines()[1:] if line.strip()][:-1] == names()
+
+
+def test_a_narrow_terminal_has_whole_titles_and_no_addresses(
+    supermerge_command: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_PIPE_WIDTH", 80)
+    out = supermerge_command("methods").out
+    assert len(out.splitlines()) == len(names()) + 3
+    assert "Matching models in their task subspaces (MaTS)  labelled" in out
+    assert "https" not in out
+    monkeypatch.setattr(console, "_PIPE_WIDTH", 120)
+    assert "https://arxiv.org/abs/2306.01708" in supermerge_command("methods").out
+
+
+def test_paragraphs_fill_the_lines(
+    supermerge_command: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_PIPE_WIDTH", 80)
+    first, *_, last = supermerge_command("methods", "ties").out.split("\n\n")[2].splitlines()
+    assert first.startswith("τ̃ᵢ = the `density` largest elements")
+    assert last.startswith("int(density · d) + 1 of d elements")
 
 
 def test_explains_one(supermerge_command: Callable[..., object]) -> None:

@@ -38,6 +38,24 @@ def test_what_does_not_fit_is_shown_and_refused(supermerge_command: Callable[...
         assert "the recipe allows 1 MB" in done.err
 
 
+def test_nothing_is_chosen_where_nothing_fits(supermerge_command: Callable[..., object], recipe: Path) -> None:
+    text = recipe.read_text().replace("ties", "supermerge") + "memory: 1MB\n"
+    recipe.write_text(text + "tasks: {news: {type: text-classification, validation: v.jsonl}}\n")
+    done = supermerge_command("plan", recipe)
+    assert done.code == 5
+    assert [line.split()[-2:] for line in done.out.splitlines() if " exact " in line] == [["too", "large"]] * 2
+    assert done.err.rstrip().endswith("raise `memory`, or lower `batch_size` or `max_length` of the tasks")
+
+
+def test_the_disk_has_room_for_all_that_is_written(
+    supermerge_command: Callable[..., object], recipe: Path
+) -> None:
+    plan = json.loads(supermerge_command("plan", recipe, "--json").out)
+    assert plan["disk_needed"] == sum(phase["writes"] for phase in plan["phases"])
+    disk = f"up to {plan['disk_needed'] / 1e6:.3g} MB"
+    assert disk in supermerge_command("plan", recipe).out
+
+
 def test_an_existing_output_is_a_note(supermerge_command: Callable[..., object], recipe: Path) -> None:
     (recipe.parent / "merged").mkdir()
     done = supermerge_command("plan", recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,9 @@ from supermerge.cli.options import Debug, Json
 
 if TYPE_CHECKING:
     from supermerge.methods import Method
+
+_WIDTH_WITH_PAPERS = 115
+"""From this width on the list has room for whole addresses on arXiv; longer ones take two lines."""
 
 
 def methods(
@@ -41,11 +45,16 @@ def _print_methods(listed: list[Method]) -> None:
 
     from supermerge.cli.console import console, plain_table
 
-    table = plain_table("Method", "Title", "Data", "Paper")
+    out = console()
+    # An address cut short is of no use, and the method's own page has it.
+    papers = out.width >= _WIDTH_WITH_PAPERS
+    table = plain_table("Method", "Title", "Data", *(["Paper"] if papers else []))
+    table.columns[1].no_wrap = True
     for method in listed:
-        table.add_row(Text(method.name, "cyan"), method.title, method.data or "none", Text(method.paper, "dim"))
-    console().print(table)
-    console().print(Text("\n`supermerge methods NAME` explains one: equation, paper, parameters.", "dim"))
+        cells = Text(method.name, "cyan"), method.title, method.data or "none"
+        table.add_row(*cells, *([Text(method.paper, "dim", overflow="fold")] if papers else []))
+    out.print(table)
+    out.print(Text("\n`supermerge methods NAME` explains one: equation, paper, parameters.", "dim"))
 
 
 def _print_method(method: Method) -> None:
@@ -57,7 +66,7 @@ def _print_method(method: Method) -> None:
     out = console()
     out.print(Text.assemble((method.title, "bold"), (f"  {method.paper}", "dim")))
     out.print()
-    out.print(Text(method.doc))
+    out.print(Text(_paragraphs(method.doc)))
     out.print()
     for label, words in advice(method):
         out.print(Text.assemble((f"{label}: ", "bold"), words))
@@ -67,3 +76,8 @@ def _print_method(method: Method) -> None:
     if table.row_count:
         out.print()
         out.print(table)
+
+
+def _paragraphs(doc: str) -> str:
+    """The text with one line per paragraph, for the console to wrap; indented lines (equations) stay as they are."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", doc)

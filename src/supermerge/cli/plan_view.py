@@ -58,11 +58,13 @@ def _what(plan: Plan) -> list[str | tuple[str, str]]:
 
 
 def _residencies(plan: Plan) -> Table:
-    """What was considered within the budget, and which of it was chosen: the first that is exact and fits."""
+    """What was considered within the budget, and which of it was chosen: the first that is exact and fits, if any."""
     table = plain_table("Residency", "", "Holds", "Reads a step", "", numbers=("Holds", "Reads a step"))
     for one in plan.residencies:
         words = "exact" if one.exact else "not exact, by choice alone"
-        fits = ("chosen", "green") if one.name == plan.residency else ("fits" if one.fits else "too large", "dim")
+        fits = ("fits" if one.fits else "too large", "dim")
+        if one.fits and one.name == plan.residency:
+            fits = ("chosen", "green")
         reads = size(one.step_reads) if one.step_reads else ""
         table.add_row(Text(one.name, "cyan"), Text(words, "dim"), size(one.holds), reads, Text(*fits))
     return table
@@ -92,7 +94,7 @@ def _totals(plan: Plan) -> list[tuple[str, str, str]]:
     if plan.memory_budget is not None:
         free = f"of {size(plan.memory_budget)} allowed"
     totals = [("memory", f"about {size(plan.peak_memory)}", free + remarks[plan.activations])]
-    totals.append(("disk", size(plan.output_bytes), f"of {size(plan.disk_free)} free"))
+    totals.append(("disk", f"up to {size(plan.disk_needed)}", f"of {size(plan.disk_free)} free"))
     if plan.seconds is not None:
         totals.append(("time", f"about {seconds(plan.seconds)}", "at the pace of two cores and a local disk"))
     totals.append(("output", short_path(plan.output or "none"), "" if plan.output else "give output.path or -o"))

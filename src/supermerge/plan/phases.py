@@ -97,7 +97,7 @@ class Phases:
     def _learning(self, learning: PlannedLearning, base: int) -> PlannedPhase:
         what, reads, written = f"up to {learning.settings.steps} steps", learning.reads, 0
         if self.tree is not None:
-            what, written = f"{what} for each of {self.tree.groups} groups", self.tree.written
+            what, written = f"{what} for every group ({self.tree.groups})", self.tree.written
             reads = self.tree.groups * base + (reads - base) * self.tree.members // len(self.match.experts)
         holds = self.held + learning.holds + self.active.learning
         return PlannedPhase("learn", what, reads, holds, written)

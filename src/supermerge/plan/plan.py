@@ -72,6 +72,8 @@ class Plan:
     memory_available: int
     output: str | None
     output_bytes: int
+    disk_needed: int
+    """The output, what is beside its weights, and what is kept until it is whole."""
     disk_free: int
     seconds: float | None
     notes: tuple[str, ...]
@@ -84,8 +86,7 @@ class Plan:
     def require_feasible(self) -> None:
         """Raise ResourceError, with every reason, where the run cannot fit or its output exists."""
         if self.refusals:
-            hint = "Change `memory` or `output` of the recipe, free some space, or replace the old output with --force."
-            raise ResourceError("\n".join(self.refusals), hint=hint)
+            raise ResourceError("\n".join(self.refusals))
 
 
 def plan(
@@ -142,9 +143,10 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
     learning, phases = chosen.phases.learning, tuple(chosen.phases)
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
-    temporary = sum(phase.writes for phase in phases if phase.name == "derive") + (tree.at_once if tree else 0)
+    needed = output_bytes + SIDE_BYTES + sum(phase.writes for phase in phases if phase.name == "derive")
+    needed += tree.at_once if tree else 0
     if chosen.name == OFFLOAD:
-        temporary += learning.scratch if learning else model_bytes(match)
+        needed += learning.scratch if learning else model_bytes(match)
     return Plan(
         method=method.name,
         title=method.title,
@@ -168,6 +170,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         memory_available=available,
         output=None if target is None else str(target),
         output_bytes=output_bytes,
+        disk_needed=needed,
         disk_free=free,
         seconds=None if settings else sum(phase.reads + phase.writes for phase in phases) / _PACE,
         notes=(
@@ -176,7 +179,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
             *([f"the output is {layout.saved.described}"] if layout else []),
             *([f"{existing} exists: a run needs --force"] if existing else []),
         ),
-        refusals=tuple(_refusals(chosen, output_bytes + SIDE_BYTES + temporary, free, None if force else existing)),
+        refusals=tuple(_refusals(chosen, needed, free, None if force else existing)),
     )
 
 
@@ -208,14 +211,19 @@ def _models(recipe: Recipe, sources: Opened) -> tuple[PlannedModel, ...]:
     )
 
 
-def _refusals(chosen: Chosen, written: int, free: int, existing: Path | None) -> list[str]:
+def _refusals(chosen: Chosen, needed: int, free: int, existing: Path | None) -> list[str]:
     found, phases = [], chosen.phases
     if phases.peak > phases.room:
         most = "the recipe allows" if phases.room == phases.recipe.memory else "it can have"
         least = f" (residency {chosen.name}, the least)" if len(chosen.considered) > 1 else ""
-        found.append(f"memory: the run needs about {size(phases.peak)}{least}, and {most} {size(phases.room)}")
-    if written > free:
-        found.append(f"disk: the run needs {size(written)}, and {size(free)} are free")
+        needs = f"memory: the run needs about {size(phases.peak)}{least}, and {most} {size(phases.room)}"
+        advice = ["raise `memory`"] if phases.room == phases.recipe.memory else ["free some"]
+        advice += ["lower `batch_size` or `max_length` of the tasks"] if phases.recipe.tasks else []
+        found.append(f"{needs}; {', or '.join(advice)}")
+    if needed > free:
+        found.append(
+            f"disk: the run needs {size(needed)}, and {size(free)} are free; free some, or write to another disk"
+        )
     if existing is not None:
-        found.append(f"{existing}: exists already")
+        found.append(f"{existing}: exists already; replace it with --force, or write elsewhere with -o")
     return found

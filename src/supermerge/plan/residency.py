@@ -16,6 +16,7 @@ from supermerge.plan.memory import OFFLOAD
 from supermerge.plan.phases import Phases
 from supermerge.recipe import Recipe
 
+_EXACT = ("memory", "disk", OFFLOAD)
 _COMPRESSED = ("bf16", "int8", "tvq4", "rtvq")
 
 
@@ -68,7 +69,7 @@ def _ladder(recipe: Recipe, settings: LearnSettings | None) -> list[str | None]:
 
 def _row(name: str, phases: Phases) -> Residency:
     reads = phases.learning.step_reads if phases.learning else 0
-    return Residency(name, name not in _COMPRESSED, phases.peak, reads, phases.peak <= phases.room)
+    return Residency(name, name in _EXACT, phases.peak, reads, phases.peak <= phases.room)
 
 
 def with_residency(learning: PlannedLearning | None, name: str | None) -> PlannedLearning | None:

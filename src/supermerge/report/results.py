@@ -102,11 +102,19 @@ class Learning(_Part):
 
 
 class Coefficients(_Part):
-    """Effective coefficients link(w): `values[j][i]` is tensor j's of expert i (row granularity: mean of the rows)."""
+    """Effective coefficients link(w): `values[j][i]` is tensor j's of expert i (row granularity: mean of the rows).
+
+    Last among `experts` may be the merge that learning started at, as `start:METHOD`.
+    """
 
     experts: list[str]
     tensors: list[str]
     values: list[list[float]]
+
+    @property
+    def start(self) -> str | None:
+        """The name of the start's column, if there is one: no expert's name has a colon."""
+        return next((name for name in self.experts if name.startswith("start:")), None)
 
     @model_validator(mode="after")
     def _check_shape(self) -> Coefficients:

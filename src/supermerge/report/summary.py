@@ -176,9 +176,14 @@ def _is_clear(score: Score, other: Score) -> bool:
 
 
 def _against_base(better: int, shared: int, clear: int) -> str:
-    beyond = "all of them" if clear == better and better > 1 else "it" if clear == better else f"{clear} of them"
-    tail = f", {beyond} by more than the 95 % intervals" if clear else ", none by more than the 95 % intervals"
-    return f"It beats the base on {better} of {shared} task{_s(shared)}{tail if better else ''}."
+    where = "" if better == shared == 1 else f" on {better} of {shared} task{_s(shared)}"
+    if better == 0:
+        return f"It beats the base{where}."
+    if better == 1:
+        tail = "by more than the 95 % intervals" if clear else "but not by more than the 95 % intervals"
+        return f"It beats the base{where}, {tail}."
+    beyond = "all" if clear == better else str(clear or "none")
+    return f"It beats the base{where}, {beyond} of them by more than the 95 % intervals."
 
 
 def _against_experts(results: Results, merged: Row, experts: Row | None) -> list[str]:

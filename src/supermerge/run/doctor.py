@@ -165,7 +165,7 @@ def _fits(recipe: Recipe) -> tuple[bool, str]:
     planned.require_feasible()
     unknown = " and activations" if planned.activations == "unknown" else ""
     found = f"about {size(planned.peak_memory)}{unknown} of {size(planned.memory_available)} free, "
-    found += f"{size(planned.output_bytes)} of {size(planned.disk_free)} on the disk"
+    found += f"up to {size(planned.disk_needed)} of {size(planned.disk_free)} on the disk"
     exists = planned.output is not None and Path(planned.output).exists()
     return True, found + (f"; {planned.output} exists: a run needs --force" if exists else "")
 

@@ -56,6 +56,12 @@ def test_task_vectors_lie_where_they_fit(learning: dict[str, Any]) -> None:
     assert [one.name for one in tight.residencies if not one.exact] == ["bf16", "int8", "tvq4", "rtvq"]
 
 
+@pytest.mark.parametrize(("where", "exact"), [("memory", True), ("disk", True), ("int8", False), ("tvq2", False)])
+def test_what_is_compressed_is_not_exact(learning: dict[str, Any], where: str, exact: bool) -> None:
+    planned = plan({**learning, "method": {**learning["method"], "residency": where}, "memory": "1MB"})
+    assert [(one.name, one.exact) for one in planned.residencies] == [(where, exact)]
+
+
 def test_a_recipe_that_says_where_is_obeyed(learning: dict[str, Any]) -> None:
     method = {**learning["method"], "residency": "memory"}
     planned = plan({**learning, "method": method})

@@ -144,6 +144,24 @@ def test_one_expert_has_no_angles(build: Callable[..., Results]) -> None:
     assert "cosines" not in found
 
 
+def test_small_cosines_are_pale(build: Callable[..., Results]) -> None:
+    def darkest(cosine: float) -> float:
+        geometry = {"experts": ["one", "two"], "norms": [1.0, 1.0], "relative_norms": [0.1, 0.1]}
+        found = charts.build(build(geometry={**geometry, "cosines": [[1.0, cosine], [cosine, 1.0]]}))["cosines"]
+        return found.specs[charts.WIDTHS[0]]["layer"][0]["encoding"]["fill"]["scale"]["domain"][1]
+
+    assert [darkest(0.02), darkest(-0.8)] == [0.5, 0.8]
+
+
+def test_a_start_is_explained(build: Callable[..., Results]) -> None:
+    def caption(*names: str) -> str:
+        parts = {"experts": names, "tensors": ["layer.0.w", "layer.1.w"], "values": [[0.5] * len(names)] * 2}
+        return charts.build(build(coefficients=parts))["coefficients"].caption
+
+    assert "“start:iso_c” is the merge that learning started at" in caption("news", "start:iso_c")
+    assert "start" not in caption("news", "spam")
+
+
 def test_memory_may_be_unknown(build: Callable[..., Results]) -> None:
     chart = charts.build(build(cost={"phases": [{"name": "learn", "seconds": 1.0}]}))["cost"]
     assert chart.title == "Time by phase"

@@ -70,7 +70,8 @@ class SavedAdapter:
         parts += [f"{len(self.whole)} whole tensors"] if self.whole else []
         ranks = sorted({product.rank for product in self.products.values()})
         rank = f" of rank {ranks[0]}" + (f" to {ranks[-1]}" if len(ranks) > 1 else "") if ranks else ""
-        return f"an adapter of PEFT: {self.kind}{rank} on {' and '.join(parts)}"
+        kind = self.kind.replace("LORA", "LoRA")
+        return f"an adapter of PEFT: {kind}{rank} on {' and '.join(parts)}"
 
     def a(self, module: str) -> str:
         """The stored name of A."""

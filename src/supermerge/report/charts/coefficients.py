@@ -60,6 +60,11 @@ def by_layer(results: Results, widths: tuple[int, ...]) -> Chart | None:
     half = extent([row["mean"] for row in data])
     specs = {width: _layer_map(len(order), len(found.experts), half, width) for width in widths}
     caption = "How much of each expert’s task vector is added, averaged over the tensors of a layer."
+    if found.start:
+        caption += (
+            f" “{found.start}” is the merge that learning started at, taken as one more vector of twice its length:"
+            " 0.5 with 0 for the experts is that merge, and what the experts have is what was added to it or taken away."
+        )
     if layers.OUTSIDE in order:
         caption += f" “{layers.OUTSIDE}” holds the tensors outside numbered layers, such as embeddings."
     return Chart("coefficients", "Coefficients by layer", caption, specs, {"coefficients": data})

@@ -51,7 +51,8 @@ def cosines(results: Results, widths: tuple[int, ...]) -> Chart | None:
         for j, second in enumerate(geometry.experts)
         if i != j
     ]
-    half = extent([row["cosine"] for row in data])
+    # Cosines have a scale of their own: 0.02 must not be as dark as 0.9.
+    half = max(0.5, extent([row["cosine"] for row in data]))
     caption = (
         "Cosine of every two task vectors: near 0 they point in unrelated directions, below 0 they oppose each other."
     )
