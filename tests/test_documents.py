@@ -13,8 +13,10 @@ import pytest
 import typer
 
 from supermerge.cli.main import app
+from supermerge.methods.settings import LearnSettings
 from supermerge.plan import plan
-from supermerge.recipe import Recipe
+from supermerge.recipe import Output, Recipe
+from supermerge.tasks.spec import TaskSpec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,3 +91,11 @@ def test_links_lead_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
             if not link.startswith("https://"):
                 assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_every_key_of_a_recipe_is_explained() -> None:
+    page = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
+    first_cells = " ".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    for part in (Recipe, Output, TaskSpec, LearnSettings):
+        missing = [key for key in part.model_fields if f"`{key}`" not in first_cells]
+        assert (part.__name__, missing) == (part.__name__, [])

@@ -28,9 +28,7 @@ def test_a_narrow_terminal_has_whole_titles_and_no_addresses(
     assert "https://arxiv.org/abs/2306.01708" in supermerge_command("methods").out
 
 
-def test_paragraphs_fill_the_lines(
-    supermerge_command: Callable[..., object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paragraphs_fill_the_lines(supermerge_command: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "_PIPE_WIDTH", 80)
     first, *_, last = supermerge_command("methods", "ties").out.split("\n\n")[2].splitlines()
     assert first.startswith("τ̃ᵢ = the `density` largest elements")

@@ -63,7 +63,7 @@ def by_layer(results: Results, widths: tuple[int, ...]) -> Chart | None:
     if found.start:
         caption += (
             f" “{found.start}” is the merge that learning started at, taken as one more vector of twice its length:"
-            " 0.5 with 0 for the experts is that merge, and what the experts have is what was added to it or taken away."
+            " 0.5 with 0 for the experts is that merge; what the experts have was added to it or taken away."
         )
     if layers.OUTSIDE in order:
         caption += f" “{layers.OUTSIDE}” holds the tensors outside numbered layers, such as embeddings."
