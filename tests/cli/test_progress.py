@@ -100,6 +100,20 @@ def test_live_shows_the_current_phase(screen: Callable[[], str]) -> None:
     assert "news 0.300   spam 0.200" in text
 
 
+def test_live_takes_three_lines_of_eighty_columns(screen: Callable[[], str]) -> None:
+    with LiveProgress() as progress, subscribed(progress), phase("learning"):
+        for step in range(40):
+            losses = {f"a task of many {number}": 0.5 for number in range(6)}
+            emit("step", step=step, steps=400, loss=1.25, held_back=1.25, losses=losses, rss_bytes=2 * 10**9)
+        shown = io.StringIO()
+        Console(file=shown, width=80).print(progress.render())
+    lines = shown.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[1].startswith("  loss 1.250 · held back 1.250 (best 1.250 after 0)")
+    assert "▁ " in lines[2]
+    assert lines[2].endswith("…")
+
+
 def test_time_left_follows_the_pace() -> None:
     progress = LearningProgress()
     for step in range(3):

@@ -104,9 +104,10 @@ class LiveProgress:
         learning = self._learning
         if learning is None or not learning.losses:
             return []
-        curve = Text.assemble("  ", (learning.curve(), "cyan"), "  ", " · ".join(learning.facts()))
         tasks = "   ".join(f"{task} {score(loss)}" for task, loss in learning.by_task.items())
-        return [curve, Text(f"  {tasks}", style="dim", no_wrap=True, overflow="ellipsis")]
+        # The facts need nearly 80 columns; a line that wraps now and then would make the display jump.
+        lines = [f"  {' · '.join(learning.facts())}", Text.assemble("  ", (learning.curve(), "cyan"), f"  {tasks}")]
+        return [Text.assemble(line, no_wrap=True, overflow="ellipsis") for line in lines]
 
 
 def _title(phase: str) -> str:
