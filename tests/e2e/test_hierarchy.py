@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import supermerge
 from supermerge.checkpoint import Checkpoint
 from supermerge.events import Event, subscribed
-from supermerge.learn import Coefficients, hierarchy
+from supermerge.learn import Coefficients
 from supermerge.lock import Lock
 from supermerge.methods import get
 from supermerge.recipe import Recipe
@@ -91,7 +91,7 @@ def test_every_group_learns_on_its_own_experts_tasks_and_starts_where_it_should(
     none = run(four, "none", "method.steps=0", "method.hierarchy={}")
     found = Coefficients.load(none / "coefficients.safetensors")
     for group in found.w:
-        torch.testing.assert_close(found.w[group], torch.full((4,), 0.3 * hierarchy.UPPER_START))
+        torch.testing.assert_close(found.w[group], torch.full((4,), 0.3 / 2))
 
 
 def test_groups_by_similarity_and_a_lone_expert(four: Path) -> None:

@@ -5,8 +5,10 @@ union of its experts' data. So an expert's effective coefficient is the product 
 the final model is written from the experts themselves, in one go. Each group's merge lies on the disk, in fp32, while
 its level needs it: every step reads as many task vectors as the group has members, not one per expert.
 
-The lowest level starts as `init` says. Above, groups start near 1, because their experts' coefficients are already
-chosen, and 1 itself is out of reach of tanh: a start of 0.3 on each of four levels would be a merge with 0.3⁴ = 0.008.
+The lowest level starts as `init` says. Above, a group starts at one over the members beside it and itself, their mean:
+the experts in it have coefficients that suit fewer experts than there are now. A start of 0.3 on each of four levels
+would be a merge with 0.3⁴ = 0.008; at 0.9 eight experts, learned in pairs, add up to more than the model can take
+(docs/benchmarks.md).
 
 Source: SuperMerge, arXiv 2412.10416, whose group size is 2 by the memory it reports. Departs from the paper: the starts
 and the order are ours, as the paper's are not known; the experts' files are streamed, so that memory is that of flat
@@ -39,8 +41,6 @@ from supermerge.learn.tree import Similarity, Tree, groups, label, leaves, requi
 from supermerge.methods import Method
 from supermerge.methods.settings import Hierarchy, LearnSettings
 
-UPPER_START = 0.9
-"""Where the coefficient of a group's merge starts: a choice by the argument above, not yet by measuring."""
 _COEFFICIENTS = "coefficients.safetensors"
 
 
@@ -154,7 +154,7 @@ class _Climb:
         if all(isinstance(member, str) for member in group):
             return {}
         own = Basis.of(self.settings, leaves(group)).value
-        return {label(member): own if isinstance(member, str) else UPPER_START for member in group}
+        return {label(member): own if isinstance(member, str) else 1 / len(group) for member in group}
 
 
 def combined(found: Coefficients, insides: Sequence[Coefficients | None], experts: Sequence[str]) -> Coefficients:

@@ -16,7 +16,6 @@ from supermerge.errors import CheckpointError, RecipeError
 from supermerge.learn.automatic_start import EACH, MERGE
 from supermerge.learn.basis import Basis
 from supermerge.learn.given_start import Given, given_of
-from supermerge.learn.hierarchy import UPPER_START
 from supermerge.methods import get
 from supermerge.methods.settings import AUTO
 from supermerge.recipe import Recipe
@@ -30,6 +29,8 @@ from supermerge.tasks.spec import closest
 
 PREVIOUS = "previous"
 """The merge so far, as an expert of the one that goes on without its experts, and its place in the output."""
+PREVIOUS_START = 0.9
+"""Its coefficient's start: it is what it should be but for the new expert, and 1 is out of reach of tanh."""
 
 
 def add(directory: str | os.PathLike[str], name: str, model: str, recipe: Recipe | None = None) -> Result:
@@ -172,7 +173,7 @@ def _onto(now: Standing, standing: Recipe, wanted: Recipe, name: str, lost: Mapp
         history=history,
         key=history[-1].replaced,
         newcomers=(name,),
-        given={PREVIOUS: UPPER_START},
+        given={PREVIOUS: PREVIOUS_START},
         carried={PREVIOUS: now.path, **_heads(now, here, None)},
         written=there,
         notes=notes,
