@@ -4,6 +4,6 @@ A run that was started plainly is alone: nothing is exchanged, and `torch.distri
 """
 
 from supermerge.distributed.peers import ALONE, PeerLeft, Peers, deal, union
-from supermerge.distributed.united import launched, leads, united
+from supermerge.distributed.united import current, launched, leads, united
 
-__all__ = ["ALONE", "PeerLeft", "Peers", "deal", "launched", "leads", "union", "united"]
+__all__ = ["ALONE", "PeerLeft", "Peers", "current", "deal", "launched", "leads", "union", "united"]

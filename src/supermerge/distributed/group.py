@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
@@ -31,11 +32,30 @@ _GRACE, _POLL, _HEED = 5.0, 0.02, 1.0
 _ABOUT_OTHERS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
-class ProcessGroup(Peers):
-    """The processes that `torchrun` started, connected."""
+class DefaultGroup(Peers):
+    """The processes of the default group of torch.distributed, which somebody else has made."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def exchange(self, value: T) -> list[T]:
+        """See `Peers.exchange`."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def sum(self, values: Tensor) -> Tensor:
+        """See `Peers.sum`."""
+        with_cpu = "cpu" in str(dist.get_backend_config())
+        total = values.to("cpu" if with_cpu else torch.accelerator.current_accelerator(), copy=True)
+        dist.all_reduce(total)
+        return total.to(values.device)
+
+
+class ProcessGroup(DefaultGroup):
+    """The processes that `torchrun` started, connected here."""
 
     def __init__(self, store: Any, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
         self._store = store
         self._ended = False
         self._heeded = 0.0
@@ -43,6 +63,7 @@ class ProcessGroup(Peers):
         dist.init_process_group(
             backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=_SILENCE
         )
+        super().__init__()
 
     @classmethod
     def joined(cls) -> Self:
@@ -65,12 +86,10 @@ class ProcessGroup(Peers):
     def exchange(self, value: T) -> list[T]:
         """See `Peers.exchange`. Raises PeerLeft."""
         self._require_all_well()
-        found: list[Any] = [None] * self.size
         try:
-            dist.all_gather_object(found, value)
+            return super().exchange(value)
         except RuntimeError as error:
             raise PeerLeft(str(error)) from error
-        return found
 
     def heed(self) -> None:
         """See `Peers.heed`; asks once a second at most. Raises PeerLeft."""

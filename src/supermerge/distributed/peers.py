@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar, cast
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -21,6 +25,19 @@ class Peers:
     def first(self, make: Callable[[], T]) -> T:
         """What the first process makes; the others wait until it has."""
         return cast(T, self.exchange(make() if self.rank == 0 else None)[0])
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, the same bits in each; all give tensors of one shape and dtype."""
+        return values
+
+    @contextmanager
+    def after_first(self) -> Iterator[None]:
+        """The first process goes through the block alone; then the others, who find what it has made."""
+        if self.rank > 0:
+            self.exchange(None)
+        yield
+        if self.rank == 0:
+            self.exchange(None)
 
     def heed(self) -> None:
         """In the middle of long work: end it where another process has failed."""

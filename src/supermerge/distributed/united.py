@@ -26,6 +26,11 @@ def leads() -> bool:
     return not launched() or os.environ["RANK"] == "0"
 
 
+def current() -> Peers:
+    """The processes that came together around this call."""
+    return _joined[0] if _joined else ALONE
+
+
 @contextmanager
 def united() -> Iterator[Peers]:
     """The processes of this run, come together; a block inside another has the same ones.

@@ -16,7 +16,7 @@ Source of the merge and its link: SuperMerge, arXiv 2412.10416. The streaming is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from supermerge.errors import UsageError
 from supermerge.learn.adam import Adam
 from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.merged import Merged
+from supermerge.learn.shards import WHOLE, Shards, local
 from supermerge.learn.stepping import Item, Loss, Stepping
 from supermerge.learn.task_vectors import TaskVectors
 from supermerge.offload import offload_of
@@ -45,11 +46,13 @@ class Engine(Stepping):
         adam: Adam,
         *,
         clip: float | None = None,
+        shards: Shards = WHOLE,
     ) -> None:
         super().__init__(coefficients, adam, clip)
         self._parameters = parameters
         self._vectors = vectors
-        self._merged = Merged(parameters, vectors)
+        self._shards = shards
+        self._merged = Merged({name: local(parameter) for name, parameter in parameters.items()}, vectors)
         self._one_pass = self._link.elementwise and clip is None and coefficients.granularity in ("tensor", "row")
         self._gradients: dict[str, Tensor] = {}
         self._done: set[str] = set()
@@ -65,26 +68,35 @@ class Engine(Stepping):
 
     def step(self, items: Sequence[Item], model: nn.Module, loss: Loss, *, lr_factor: float = 1.0) -> list[float]:
         """See `Stepping.step`; the coefficients move during and right after the last backward pass."""
-        self._done.clear()
-        self._gradients.clear()
-        self._lr_factor = lr_factor
+        self._begin(lr_factor)
         losses = self._backward(items, model, loss)
         if not all(map(math.isfinite, losses)):
             return losses
-        # Parameters that the last backward did not touch still hold what earlier ones left.
+        self._reduce_rest()
+        if not self._one_pass:
+            self._move(self._gradients)
+        return losses
+
+    def _begin(self, lr_factor: float) -> None:
+        self._done.clear()
+        self._gradients.clear()
+        self._lr_factor = lr_factor
+
+    def _reduce_rest(self) -> None:
+        """Parameters that the last backward did not touch still hold what earlier ones left."""
         for name, parameter in self._parameters.items():
             if name not in self._done:
                 self._reduce(name, parameter)
-        if not self._one_pass:
-            self._step_groups(self._gradients, lr_factor)
-            # In a second reading, the tensors whose coefficients moved.
-            self.rebuild(name for name in self._parameters if self.coefficients.groups[name] in self._gradients)
-        return losses
+
+    def _move(self, gradients: Mapping[str, Tensor]) -> None:
+        """Step the groups in `gradients`, and write, in a second reading, the tensors whose coefficients moved."""
+        self._step_groups(gradients, self._lr_factor)
+        self.rebuild(name for name in self._parameters if self.coefficients.groups[name] in gradients)
 
     def rebuild(self, names: Iterable[str] | None = None) -> None:
         """Write θm(j) = θp(j) + Σᵢ c(i, j) τ(i, j) into the model, for all tensors or those of `names`."""
         for name in self._parameters if names is None else names:
-            self._merged.write(name, self.coefficients.effective(name))
+            self._merged.write(name, self._shards.coefficients(name, self.coefficients.effective(name)))
 
     def _hook(self, name: str) -> Callable[[Tensor], None]:
         def when_complete(parameter: Tensor) -> None:
@@ -107,7 +119,7 @@ class Engine(Stepping):
         gradient = _taken(parameter)
         if gradient is None:
             return
-        gradient = gradient.to(self._vectors.dtype)
+        gradient = local(gradient).to(self._vectors.dtype)
         self._done.add(name)
         if self._one_pass:
             self._step_tensor(name, gradient)
@@ -132,7 +144,8 @@ class Engine(Stepping):
     def _collect(self, name: str, gradient: Tensor) -> None:
         """Add this tensor's ⟨gradient, τ(i, j)⟩ to the gradient of its group's coefficients."""
         group = self.coefficients.groups[name]
-        dc = self._vectors.products(name, gradient, by_row=self._by_row).to(self.coefficients.w[group].device)
+        w = self.coefficients.w[group]
+        dc = self._shards.whole(name, self._vectors.products(name, gradient, by_row=self._by_row).to(w.device), w)
         self._gradients[group] = self._gradients[group] + dc if group in self._gradients else dc
 
     def _drop_gradients(self) -> None:

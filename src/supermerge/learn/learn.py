@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supermerge.checkpoint import Checkpoint, Resident, TensorSource, open_expert
+from supermerge.distributed import Peers
 from supermerge.errors import CheckpointError, UsageError
 from supermerge.events import emit
 from supermerge.learn.adam import Adam
@@ -25,6 +26,8 @@ from supermerge.learn.factored_engine import FactoredEngine
 from supermerge.learn.loop import Batch, EarlyStopping, Loop, Saving
 from supermerge.learn.merged import Merged
 from supermerge.learn.parameters import Mergeable, find_mergeable, learning_mode
+from supermerge.learn.shards import Shards, local, peers_of, sum_gradients
+from supermerge.learn.shared_engine import SharedEngine
 from supermerge.learn.state import StepRecord
 from supermerge.learn.stepping import Loss, Stepping
 from supermerge.learn.task_vectors import TaskVectors
@@ -94,6 +97,9 @@ def learn(
     Where every expert is an adapter on the base (LoRA, IA3), tensors are learned as the adapters' factors: memory is
     then the model, the adapters and the activations (see `factored_engine`).
 
+    A model that `fully_shard` has sharded is learned by all processes of torch.distributed: each gives the same
+    arguments, works on its part of a step's items, and reads its rows of the task vectors (see `shared_engine`).
+
     Errors: UsageError; CheckpointError (names or shapes that differ, NaN or Inf); DataError (the batches end early);
     Diverged (a loss that is not finite; it carries the last good coefficients).
 
@@ -112,21 +118,34 @@ def learn(
         base_source = _source(base)
         sources = {name: _expert(expert, base_source) for name, expert in experts.items()}
         mergeable = find_mergeable(model, base_source, sources)
+        shards = Shards.of(mergeable.learned)
+        peers = peers_of(shards)
+        _require_plain(residency, shards, peers)
         division = divide(base_source, sources, mergeable.learned, by_row=granularity == "row")
+        if peers.size > 1:  # several processes learn everything as dense task vectors
+            division = Division({}, frozenset(), ())
         kept = [*division.dense(mergeable.learned), *mergeable.started]
-        vectors = TaskVectors(
-            base_source, _resident(base_source, sources, kept, residency, mergeable.dtype), mergeable.dtype
-        )
+        own_base, own = shards.source(base_source), {name: shards.source(source) for name, source in sources.items()}
+        vectors = TaskVectors(own_base, _resident(own_base, own, kept, residency, mergeable.dtype), mergeable.dtype)
         coefficients = _start(mergeable, vectors, link, granularity, init)
         # Where no expert differs from the base, ⟨gradient, τ⟩ is 0: such tensors keep their start and need no gradient.
-        changed = _write_start(mergeable, division, vectors, coefficients, base_source)
+        found = _write_start(mergeable, division, vectors, coefficients, base_source, shards)
+        changed = set[str]().union(*peers.exchange(found))
         learned = {name: parameter for name, parameter in mergeable.learned.items() if name in changed}
         if not learned:
             raise CheckpointError(
                 "No expert differs from the base in any parameter.", hint="Pass fine-tuned experts, and their own base."
             )
         stack.enter_context(learning_mode(model, {name: learned[name] for name in division.dense(learned)}))
-        engine = stack.enter_context(_engine(learned, division, base_source, vectors, coefficients, Adam(lr), clip))
+        if peers.size > 1:
+            if shards.rows:
+                sum_gradients(model)
+            made: Stepping = SharedEngine(
+                learned, vectors, coefficients, Adam(lr), clip=clip, shards=shards, peers=peers
+            )
+        else:
+            made = _engine(learned, division, base_source, vectors, coefficients, Adam(lr), clip, shards)
+        engine = stack.enter_context(made)
         loop = Loop(
             engine,
             model,
@@ -142,6 +161,15 @@ def learn(
         after = vectors.bytes_read
     read = (after[0] - before[0], after[1] - before[1])
     return Learned(coefficients, loop.progress.history, loop.progress.best_step, read, model, base_source)
+
+
+def _require_plain(residency: str, shards: Shards, peers: Peers) -> None:
+    """UsageError for a residency that several processes do not have."""
+    if (residency == "offload" and peers.size > 1) or (is_coding(residency) and shards.rows):
+        raise UsageError(
+            f"residency {residency}: not for {'a sharded model' if shards.rows else f'{peers.size} processes'}.",
+            hint="Use residency disk or memory.",
+        )
 
 
 def _source(ref: Any) -> TensorSource:
@@ -209,7 +237,12 @@ def _start(
 
 
 def _write_start(
-    mergeable: Mergeable, division: Division, vectors: TaskVectors, coefficients: Coefficients, base: TensorSource
+    mergeable: Mergeable,
+    division: Division,
+    vectors: TaskVectors,
+    coefficients: Coefficients,
+    base: TensorSource,
+    shards: Shards,
 ) -> set[str]:
     """The model at the initial coefficients, every floating tensor checked; integer tensors as the base has them.
 
@@ -217,14 +250,14 @@ def _write_start(
     tensors that at least one expert changed.
     """
     tensors = mergeable.learned | mergeable.started
-    merged = Merged(tensors, vectors)
+    merged = Merged({name: local(tensor) for name, tensor in tensors.items()}, vectors)
     for name in (*division.factored, *division.untouched):
         merged.write_base(name)
     changed = set(division.factored)
     for name in division.dense(tensors):
         if merged.check(name):
             changed.add(name)
-        merged.write(name, coefficients.effective(name))
+        merged.write(name, shards.coefficients(name, coefficients.effective(name)))
     for name, tensor in mergeable.copied.items():
         tensor.copy_(base.read(name))
     return changed
@@ -238,10 +271,11 @@ def _engine(
     coefficients: Coefficients,
     adam: Adam,
     clip: float | None,
+    shards: Shards,
 ) -> Stepping:
     """The engine that suits the experts: with factors where any tensor has them."""
     if not division.factored:
-        return Engine(learned, vectors, coefficients, adam, clip=clip)
+        return Engine(learned, vectors, coefficients, adam, clip=clip, shards=shards)
     factored = {
         name: Factored.read(base.tensors[name], parts, vectors.experts, learned[name])
         for name, parts in division.factored.items()

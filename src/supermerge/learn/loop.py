@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from supermerge.errors import DataError, RefusedError
+from supermerge.errors import DataError, RefusedError, ResourceError
 from supermerge.events import emit
 from supermerge.learn.balance import Balance
 from supermerge.learn.coefficients import Coefficients
@@ -127,7 +127,8 @@ class Loop:
         if stopping is None or progress.step % stopping.every:
             return None
         with torch.no_grad():
-            value = stopping.held_back(self._model)
+            # Every process measures, which a sharded model needs; one decides for all.
+            value = self._engine.peers.exchange(stopping.held_back(self._model))[0]
         if progress.best_loss is None or value < progress.best_loss:
             progress.best_step, progress.best_loss = progress.step, value
             self._best.assign(self._engine.coefficients)
@@ -170,10 +171,15 @@ class Loop:
             self.progress = found
             torch.set_num_threads(found.threads)
             emit("note", message=f"Resumed after {found.step} steps.")
+        if len(set(engine.peers.exchange(self.progress.step))) > 1:
+            raise ResourceError(
+                f"{self._saving.path}: not all processes see the same state of learning.",
+                hint="All processes must use one file system.",
+            )
         engine.rebuild()
 
     def _save(self) -> None:
-        if self._saving is not None:
+        if self._saving is not None and self._engine.peers.rank == 0:
             save_state(self._saving.path, self._engine.coefficients, self._engine.states, self._best, self.progress)
             self._saved_at = time.monotonic()
 

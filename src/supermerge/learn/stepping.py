@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from supermerge.distributed import ALONE, Peers
 from supermerge.learn.adam import Adam, AdamState
 from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.links import link as find_link
@@ -24,6 +25,9 @@ Item = tuple[str, Any, float]
 
 class Stepping(ABC):
     """Steps coefficients, and keeps a model equal to the merge that they describe. Use as a context manager."""
+
+    peers: Peers = ALONE
+    """The processes that step them together."""
 
     def __init__(self, coefficients: Coefficients, adam: Adam, clip: float | None) -> None:
         self.coefficients = coefficients
@@ -79,12 +83,15 @@ class Stepping(ABC):
             if not math.isfinite(losses[-1]):
                 self._drop_gradients()
                 break
-            self._last_backward = index == len(items) - 1
-            try:
-                (value * weight).backward()
-            finally:
-                self._last_backward = False
+            self._backward_of(value * weight, last=index == len(items) - 1)
         return losses
+
+    def _backward_of(self, value: Tensor, *, last: bool) -> None:
+        self._last_backward = last
+        try:
+            value.backward()
+        finally:
+            self._last_backward = False
 
     def _step_groups(self, gradients: Mapping[str, Tensor], lr_factor: float) -> None:
         """Step the groups in `gradients`: ∂L/∂c by group, pulled back through the link, clipped by their norm."""

@@ -28,11 +28,8 @@ def measured(ready: Prepared, choice: Choice, peers: Peers = ALONE) -> Iterator[
     from supermerge.statistics import supplied
 
     with ExitStack() as files:
-        if peers.rank > 0:
-            peers.exchange(None)
-        complete = supplied(choice.bounds, ready.statistics(), files)
-        if peers.rank == 0:
-            peers.exchange(None)
+        with peers.after_first():
+            complete = supplied(choice.bounds, ready.statistics(), files)
         with_them = {id(bound): each for bound, each in zip(choice.bounds, complete, strict=True)}
         yield Choice(
             with_them[id(choice.default)],
