@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 100
+PATIENCE = 400
 
 
 @dataclass(frozen=True)

@@ -138,3 +138,45 @@ def test_when_a_process_dies_the_others_end_and_the_same_command_succeeds(
     assert again.codes == [0, 0, 0], again.errors
     assert verify(llamas / "out").tensors
     assert torch.isfinite(load_file(next((llamas / "out").glob("*.safetensors"))).popitem()[1]).all()
+
+
+LEARN = ("--set", "method.name=supermerge", "--set", "method.steps=6", "--set", "method.save_every=0.001")
+
+
+def coefficients(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "coefficients.safetensors")
+
+
+LOSES = """
+import os, sys
+from supermerge.learn.shared_engine import SharedEngine
+step, count = SharedEngine.step, [0]
+def step_or_die(self, *args, **kwargs):
+    count[0] += 1
+    if os.environ["RANK"] == "1" and count[0] == 4:
+        os.kill(os.getpid(), 9)
+    return step(self, *args, **kwargs)
+SharedEngine.step = step_or_die
+sys.argv = ["supermerge", *sys.argv[1:]]
+from supermerge.cli.main import main
+main()
+"""
+
+
+def test_learning_goes_on_after_a_process_is_lost_and_ends_with_the_same_coefficients(tiny: Path) -> None:
+    run_it = ("run", "recipe.yaml", *LEARN, "-o")
+    whole = together(("-m", "supermerge", *run_it, "whole"), tiny, 2)
+    assert whole.codes == [0, 0], whole.errors
+    lost = together(("-c", LOSES, *run_it, "out"), tiny, 2)
+    assert lost.codes == [130, -9], lost.errors
+    assert "Lost process 1 of 2" in lost.errors[0]
+    assert not (tiny / "out").exists()
+    again = together(("-m", "supermerge", *run_it, "out"), tiny, 2)
+    assert again.codes == [0, 0], again.errors
+    assert "Resumed after 3 steps." in again.errors[0]
+    expected = coefficients(tiny / "whole")
+    assert coefficients(tiny / "out").keys() == expected.keys()
+    for group, w in coefficients(tiny / "out").items():
+        assert torch.equal(w, expected[group]), group
+    assert weights(tiny / "out") == weights(tiny / "whole")
+    assert verify(tiny / "out").tensors

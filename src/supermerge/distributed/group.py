@@ -27,7 +27,7 @@ T = TypeVar("T")
 _JOINING = timedelta(minutes=5)
 # A process that dies is noticed at once, its connections being closed; this is for machines that fall silent.
 _SILENCE = timedelta(hours=6)
-_GRACE, _POLL, _HEED = 5.0, 0.02, 1.0
+_GRACE, _POLL, _HEED = 10.0, 0.02, 1.0
 # What RuntimeErrors say that are about the others, not about this process.
 _ABOUT_OTHERS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 

@@ -13,6 +13,7 @@ from blake3 import blake3
 from supermerge.assemble import several_into
 from supermerge.assemble.pieces import arithmetic
 from supermerge.checkpoint import Checkpoint, Match, ShardWriter, TensorInfo, TensorSource
+from supermerge.distributed import current
 from supermerge.learn.basis import Basis
 
 _SHARD = 5_000_000_000
@@ -36,7 +37,8 @@ def sources(
             place = Path(stack.enter_context(TemporaryDirectory(prefix=_PREFIX)))
             _make(basis, match, seed, place)
         else:
-            place = _kept(basis, match, seed, directory, key)
+            with current().after_first():
+                place = _kept(basis, match, seed, directory, key)
         made = {
             name: stack.enter_context(Checkpoint.open(place / str(i), label=name))
             for i, name in enumerate(basis.derived)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from supermerge.assemble import Choice
+from supermerge.distributed import current
 from supermerge.errors import RefusedError
 from supermerge.learn import Diverged, Learned
 from supermerge.learn.basis import Basis
@@ -60,8 +61,9 @@ def learn_merge(
     except Diverged as error:
         if keep_at is None:
             raise
-        keep_at.parent.mkdir(parents=True, exist_ok=True)
-        error.coefficients.save(keep_at)
+        if current().rank == 0:
+            keep_at.parent.mkdir(parents=True, exist_ok=True)
+            error.coefficients.save(keep_at)
         raise RefusedError(error.message, hint=f"{error.hint} The last good coefficients are in {keep_at}.") from error
     merge = merge_of(method, basis, file_coefficients(learned.coefficients, session.bench.binding, session.match.base))
     if climbed is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from supermerge.assemble import Choice
-from supermerge.distributed import ALONE, Peers
+from supermerge.distributed import current
 from supermerge.methods import Bound
 from supermerge.run.prepared import Prepared
 
@@ -17,7 +17,7 @@ def kinds_of(bounds: Sequence[Bound]) -> list[str]:
 
 
 @contextmanager
-def measured(ready: Prepared, choice: Choice, peers: Peers = ALONE) -> Iterator[Choice]:
+def measured(ready: Prepared, choice: Choice) -> Iterator[Choice]:
     """`choice` with the statistics that its methods need; their files are open inside the block.
 
     Of several processes the first measures what is missing; the others find it.
@@ -28,7 +28,7 @@ def measured(ready: Prepared, choice: Choice, peers: Peers = ALONE) -> Iterator[
     from supermerge.statistics import supplied
 
     with ExitStack() as files:
-        with peers.after_first():
+        with current().after_first():
             complete = supplied(choice.bounds, ready.statistics(), files)
         with_them = {id(bound): each for bound, each in zip(choice.bounds, complete, strict=True)}
         yield Choice(

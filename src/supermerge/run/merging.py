@@ -15,10 +15,12 @@ from supermerge.distributed import Peers, united
 from supermerge.errors import RecipeError, RefusedError
 from supermerge.events import emit, phase
 from supermerge.methods import get
+from supermerge.methods.settings import LearnSettings
 from supermerge.plan import plan
 from supermerge.recipe import Recipe
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.results import ModelResult, Results, TaskResult
+from supermerge.resolve import learn_settings
 from supermerge.resources import existing_directory
 from supermerge.run.carried import carry, carry_groups
 from supermerge.run.contest import contend
@@ -78,16 +80,15 @@ def run_beside(
     path = Path(target)
     with ExitStack() as stack:
         peers = stack.enter_context(united())
-        if peers.size > 1 and get(wanted.method.name).learned is not None:
-            raise RecipeError(
-                f"method {wanted.method.name}: learns, which {peers.size} processes cannot do together yet.",
-                hint="Start it without torchrun.",
-            )
+        settings = learn_settings(wanted)
         planned = plan(wanted, output=path, force=force)
         planned.require_feasible()
         journal = stack.enter_context(journalled())
         stack.enter_context(at_most_threads(planned.threads))
-        ready = stack.enter_context(prepared(wanted, planned.residency, scratch=existing_directory(path)))
+        # What fits, and so the numbers, is the first process's to say.
+        residency = peers.exchange(planned.residency)[0]
+        _require_shareable(peers, settings, residency)
+        ready = stack.enter_context(prepared(wanted, residency, scratch=existing_directory(path)))
         if earlier:
             earlier.announce()
         if not allow_unrelated:
@@ -120,6 +121,22 @@ def run_beside(
     return Result(path, results)
 
 
+def _require_shareable(peers: Peers, settings: LearnSettings | None, residency: str | None) -> None:
+    """RecipeError for what one process alone can learn."""
+    if peers.size == 1 or settings is None:
+        return
+    if settings.hierarchy:
+        raise RecipeError(
+            f"method.hierarchy: {peers.size} processes learn one merge together, not a tree of them.",
+            hint="Start it without torchrun, or leave hierarchy out.",
+        )
+    if "offload" in (residency, settings.residency):
+        raise RecipeError(
+            f"residency offload: {peers.size} processes learn with the model in the memory of each.",
+            hint="Start it without torchrun, or allow more memory.",
+        )
+
+
 @contextmanager
 def _learned(ready: Prepared, states: Path, keep_at: Path, earlier: Earlier | None) -> Iterator[LearnedMerge | None]:
     settings = ready.learn_settings(ready.recipe)
@@ -140,7 +157,7 @@ def _write_weights(
     ready = _as_written(ready, earlier)
     chosen = ready.opened.choice
     choice = Choice(learned.merge, chosen.rules, chosen.by_name) if learned else chosen
-    with measured(ready, choice, peers) as complete:
+    with measured(ready, choice) as complete:
         return write_weights(staging, ready, complete, peers)
 
 

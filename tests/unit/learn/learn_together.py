@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from architectures import build, make_experts, state_of
-
 import supermerge
+from architectures import build, make_experts, state_of
 from supermerge.distributed import Peers, launched, united
 from supermerge.learn.learn import Learned
 from supermerge.learn.loop import EarlyStopping
+from supermerge.learn.shards import is_sharded
 
 # (architecture, whether FSDP2 shards it, settings); Llama's embeddings are tied, and no row number divides evenly.
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
@@ -41,6 +41,7 @@ def learned(case: str) -> Learned:
             for block in layer:
                 fully_shard(block)
         fully_shard(model)
+        assert all(is_sharded(parameter) for parameter in model.parameters())
 
     def batches() -> Iterator[list[tuple[str, torch.Tensor, float]]]:
         while True:

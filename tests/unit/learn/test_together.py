@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from learn_together import CASES, learned
-from processes import together
 
+from processes import together
 from supermerge.learn import Coefficients
 
 SCRIPT = str(Path(__file__).with_name("learn_together.py"))
