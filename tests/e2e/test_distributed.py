@@ -116,12 +116,13 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dies", "of", "told_by", "said"),
     [
         (1, "SIGKILL", (0, 2), "Lost process 1 of 3"),
-        pytest.param(0, "SIGKILL", (1,), "Lost process 0 of 3", marks=pytest.mark.slow),
-        pytest.param(2, "SIGINT", (2,), "Interrupted.", marks=pytest.mark.slow),
+        (0, "SIGKILL", (1,), "Lost process 0 of 3"),
+        (2, "SIGINT", (2,), "Interrupted."),
     ],
 )
 def test_when_a_process_dies_the_others_end_and_the_same_command_succeeds(
@@ -163,6 +164,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_learning_goes_on_after_a_process_is_lost_and_ends_with_the_same_coefficients(tiny: Path) -> None:
     run_it = ("run", "recipe.yaml", *LEARN, "-o")
     whole = together(("-m", "supermerge", *run_it, "whole"), tiny, 2)
