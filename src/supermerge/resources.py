@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def resident_bytes() -> int:
@@ -47,6 +49,17 @@ def _group_room() -> list[int]:
         return []
     cache = sum(int(value) for name, value in rows if name in ("active_file", "inactive_file"))
     return [] if limit == "max" else [int(limit) - held + cache]
+
+
+def give_back_large_blocks() -> None:
+    """Let the allocator hand every freed block of 256 KiB or more back to the system at once, from now on.
+
+    glibc learns from the first large blocks that come and go to keep such memory, whose holes then are not filled:
+    measured on weights of 1 MB that are read for every use, a quarter more than all that is alive. Elsewhere this does
+    nothing.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 18)
 
 
 def free_disk_bytes(path: Path) -> int:

@@ -31,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 from supermerge.errors import SupermergeError
 from supermerge.offload.asking import asks_about
 from supermerge.offload.scratch import Scratch
+from supermerge.resources import give_back_large_blocks
 
 _MARK = "_supermerge_offload"
 
@@ -65,6 +66,7 @@ class Offload(TorchFunctionMode):
 
     def __init__(self, directory: Path | None = None) -> None:
         super().__init__()
+        give_back_large_blocks()
         self.scratch = Scratch(directory)
         self._places: dict[int, _Place] = {}
         self._filled: dict[int, _Place] = {}
