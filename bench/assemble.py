@@ -29,7 +29,6 @@ from assemble_methods import METHODS, mergekit_recipe, our_recipe
 
 _HERE = Path(__file__).parent
 _CACHE = Path.home() / ".cache" / "supermerge" / "bench"
-_PAIRS = 3
 _GOALS = ["task_arithmetic", "linear", "slerp", "model_stock", "dare", "ties", "ties_tensor", "della"]
 
 
@@ -48,11 +47,13 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=_GOALS)
     parser.add_argument("--mergekit", type=Path, help="the mergekit-yaml executable of another environment")
     parser.add_argument("--tensors", type=int, help="merge this many tiny tensors instead of the Llama")
+    parser.add_argument("--pairs", type=int, default=3, help="how often each of both runs")
     arguments = parser.parse_args()
     # As pip does when it installs: otherwise what is installed editably may be compiled anew by every process.
     compileall.compile_dir(str(files("supermerge")), quiet=2)
     models = _models(arguments.tensors)
-    print(json.dumps([_row(method, models, arguments.mergekit) for method in arguments.methods], indent=1))
+    rows = [_row(method, models, arguments.mergekit, arguments.pairs) for method in arguments.methods]
+    print(json.dumps(rows, indent=1))
 
 
 def _models(tensors: int | None) -> Path:
@@ -63,12 +64,12 @@ def _models(tensors: int | None) -> Path:
     return directory
 
 
-def _row(method: str, models: Path, mergekit: Path | None) -> dict[str, Any]:
+def _row(method: str, models: Path, mergekit: Path | None, pairs: int) -> dict[str, Any]:
     used = ["base", *our_recipe(method, models)["experts"]]
     files = [models / name / "model.safetensors" for name in used]
     ours, theirs, floors = [], [], []
     with tempfile.TemporaryDirectory(dir=_CACHE) as scratch:
-        for _ in range(_PAIRS):
+        for _ in range(pairs):
             floors.append(_cost([sys.executable, _HERE / "assemble_floor.py", f"{scratch}/floor", *files]))
             ours.append(_cost(_our_command(method, models, Path(scratch))))
             if mergekit is not None:
@@ -76,6 +77,7 @@ def _row(method: str, models: Path, mergekit: Path | None) -> dict[str, Any]:
     best, floor = _best(ours), _best(floors)
     row: dict[str, Any] = {
         "method": method,
+        "pairs": pairs,
         "cpu_s": round(best.cpu, 2),
         "wall_s": round(best.wall, 2),
         "peak_rss_mb": round(best.peak_rss / 1e6),
