@@ -308,7 +308,6 @@ def test_cut_into_pieces_is_the_same_bytes_as_whole(name, form, data):
     for elements in (BLOCK, 64 * BLOCK):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pieces, "_READ_ELEMENTS", elements)
-            patch.setattr(pieces, "BLOCK", elements)
             outcomes.append(merge(base, experts, name, **ROWS[name].params))
     assert_same(*outcomes)
 

@@ -8,7 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measured import given
+from given_statistics import given
 
 from supermerge.checkpoint import Checkpoint
 from supermerge.errors import DataError, RecipeError

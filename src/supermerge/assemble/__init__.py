@@ -7,7 +7,7 @@ from supermerge.assemble.merged import Merged
 from supermerge.assemble.nowhere import Nowhere
 from supermerge.assemble.several import several_into
 from supermerge.assemble.stream import Assembled, Sink, assemble, merge_into, output_infos
-from supermerge.assemble.workers import at_most_threads
+from supermerge.assemble.workers import at_most_threads, give_back_freed_memory
 from supermerge.methods import weighted_sum
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Sink",
     "assemble",
     "at_most_threads",
+    "give_back_freed_memory",
     "merge",
     "merge_into",
     "output_infos",

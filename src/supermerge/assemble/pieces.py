@@ -13,7 +13,7 @@ from torch import Tensor
 from supermerge.checkpoint import Buffer, Match, require_finite
 from supermerge.checkpoint.adapters import AdapterView
 from supermerge.checkpoint.hashing import tensor_bytes
-from supermerge.methods import BLOCK
+from supermerge.methods import BLOCK, PART
 
 _READ_ELEMENTS = 24 * BLOCK
 _SAMPLE, _SAMPLED_STRETCH = 4096, 8 * BLOCK
@@ -28,8 +28,13 @@ class Piece:
 
 
 def piece_elements(k: int) -> int:
-    """Elements read at once of base and k experts each: fewer for more experts, so that memory does not grow."""
-    return max(1, _READ_ELEMENTS // (k + 1) // BLOCK) * BLOCK
+    """Elements read at once of base and k experts each: fewer for more experts, so that memory does not grow.
+
+    Whole blocks, or parts of one where base and experts are many.
+    """
+    each = _READ_ELEMENTS // (k + 1)
+    unit = BLOCK if each >= BLOCK else PART
+    return max(unit, each // unit * unit)
 
 
 def arithmetic(dtype: torch.dtype) -> torch.dtype:

@@ -1,6 +1,6 @@
 """Published merging methods, one paper per file: `get("ties")`, `names()`."""
 
-from supermerge.methods.context import BLOCK, Context
+from supermerge.methods.context import BLOCK, PART, Context
 from supermerge.methods.measured import KINDS, Measured, Statistics
 from supermerge.methods.registry import Bound, LearnedSpec, Method, Scope, get, learned, method, names
 from supermerge.methods.survey import Survey
@@ -9,6 +9,7 @@ from supermerge.methods.transforms import weighted_sum
 __all__ = [
     "BLOCK",
     "KINDS",
+    "PART",
     "Bound",
     "Context",
     "LearnedSpec",

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from supermerge.errors import RecipeError
-from supermerge.methods.context import BLOCK
+from supermerge.methods.context import PART
 from supermerge.methods.parameters import Number, Weights
 from supermerge.methods.ranking import ranks
 from supermerge.methods.registry import Scope, method
@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _scope(values: Mapping[str, Any]) -> Scope:
-    return "element" if BLOCK % values["of"] == 0 else "tensor"
+    return "element" if PART % values["of"] == 0 else "tensor"
 
 
 def keep_of_blocks(tau: Tensor, keep: int, of: int) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 BLOCK = 65_536
 """Elements that share one random stream."""
+PART = BLOCK // 4
+"""Pieces of a tensor start at multiples of it; fp64 copies of so many elements, of a few experts, stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from supermerge.methods.context import BLOCK, Context
+from supermerge.methods.context import BLOCK, PART, Context
 from supermerge.methods.measured import Statistics
 from supermerge.methods.selection import Selection
-
-_WIDE = BLOCK // 4
-"""Elements whose fp64 copies are multiplied at once: they stay in the cache, and BLOCK is a multiple of it."""
 
 
 class Account(Protocol):
@@ -183,11 +180,11 @@ class GramSurvey(Survey):
     def observe(self, context: Context, base: Tensor, taus: Tensor) -> None:
         """Add the products of one piece, block by block in fp64."""
         flat, rows = base.reshape(-1), taus.reshape(len(taus), -1)
-        wide = torch.empty(self._size, min(_WIDE, len(flat)), dtype=torch.float64)
-        for start in range(0, len(flat), _WIDE):
-            part = wide[:, : min(_WIDE, len(flat) - start)]
-            part[0] = flat[start : start + _WIDE]
-            part[1:] = rows[:, start : start + _WIDE]
+        wide = torch.empty(self._size, min(PART, len(flat)), dtype=torch.float64)
+        for start in range(0, len(flat), PART):
+            part = wide[:, : min(PART, len(flat) - start)]
+            part[0] = flat[start : start + PART]
+            part[1:] = rows[:, start : start + PART]
             for place, product in enumerate((part @ part.T).flatten().tolist()):
                 self._totals.add(place, product)
 

@@ -32,7 +32,10 @@ class PlannedPhase:
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Every phase of a run that may have `room` bytes of memory, and holds `held` from beginning to end."""
+    """Every phase of a run that may have `room` bytes of memory.
+
+    It holds `held` until the report is written, of which `model` bytes are the tasks' model.
+    """
 
     recipe: Recipe
     match: Match
@@ -44,6 +47,7 @@ class Phases:
     active: Activations
     output_bytes: int
     held: int
+    model: int
     room: int
 
     @property
@@ -83,7 +87,7 @@ class Phases:
             reads, holds = base + experts + self.output_bytes, self.held + self.active.scoring
             yield PlannedPhase("evaluate", what, reads, holds, 0)
         report = report_bytes(pictures=bool(scored) or learning is not None)
-        yield PlannedPhase("report", "page, charts, model card", 0, self.held + report, SIDE_BYTES)
+        yield PlannedPhase("report", "page, charts, model card", 0, self.held - self.model + report, SIDE_BYTES)
 
     def _deriving(self, maker: PlannedMerge, learning: PlannedLearning, stored: int) -> PlannedPhase:
         """Make the vectors that are in no expert's file, in fp32."""

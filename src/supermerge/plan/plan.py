@@ -130,14 +130,17 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         active or Activations(0, 0),
         output_bytes,
         resident,
+        0,
         min(resident + available, recipe.memory or sys.maxsize),
     )
 
     def phases_of(residency: str | None) -> Phases:
-        # With tasks, one model stays from the beginning to the end: in memory, or of it what is used at once.
+        # With tasks, one model stays until all is scored: in memory, or of it what is used at once.
+        if not recipe.tasks:
+            return replace(usual, learning=with_residency(learning, residency))
         model = offloaded_bytes(match) if residency == OFFLOAD else model_bytes(match)
-        held = resident + (classes + model if recipe.tasks else 0)
-        return replace(usual, held=held, learning=with_residency(learning, residency))
+        held = resident + classes + model
+        return replace(usual, held=held, model=model, learning=with_residency(learning, residency))
 
     chosen = choose(recipe, phases_of)
     learning, phases = chosen.phases.learning, tuple(chosen.phases)

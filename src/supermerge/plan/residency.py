@@ -51,7 +51,7 @@ def choose(recipe: Recipe, phases: Callable[[str | None], Phases]) -> Chosen:
     names = _ladder(recipe, settings)
     found = {name: usual if name is None else phases(name) for name in names}
     fitting = [name for name in names if found[name].peak <= found[name].room]
-    chosen = fitting[0] if fitting else min(names, key=lambda name: found[name].peak)
+    chosen = fitting[0] if fitting else min(names, key=lambda name: (found[name].peak, found[name].held))
     considered = [_row(name, found[name]) for name in names if name is not None]
     if settings is not None and settings.residency == "auto" and recipe.memory is not None and chosen != "memory":
         considered += [_row(name, phases(name)) for name in _COMPRESSED]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from supermerge.assemble import Choice, at_most_threads
+from supermerge.assemble import Choice, at_most_threads, give_back_freed_memory
 from supermerge.checkpoint import Checkpoint, OutputDirectory, open_expert
 from supermerge.distributed import Peers, united
 from supermerge.errors import RecipeError, RefusedError
@@ -194,6 +194,9 @@ def _write_rest(
     (staging / "recipe.yaml").write_text(recipe.to_yaml(relative_to=target), encoding="utf-8")
     size = sum(file.stat().st_size for file in staging.rglob("*.safetensors"))
     models, tasks = _score(ready, staging, learned, rivals)
+    if ready.bench is not None:
+        ready.bench.give_back()
+        give_back_freed_memory()
     results = results_of(ready, journal, target, models, tasks, learned=learned, written=written, output_bytes=size)
     results = write_results(staging, ready, journal, target, results)
     for source in ready.opened.inputs:

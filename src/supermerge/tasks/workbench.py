@@ -92,6 +92,11 @@ class Workbench:
         """Overwrite the shared weights, or those made of the tensors `only`, with `source`'s, named as the base's."""
         self._host.load(source, only)
 
+    def give_back(self) -> None:
+        """Give the weights' memory back, whoever still holds the modules: nothing can be loaded or run any more."""
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            tensor.data = torch.empty(0, dtype=tensor.dtype)
+
     def directories(self, task: str) -> list[Path | None]:
         """Where the files beside the weights are looked for: with the base, then with the task's expert."""
         return self._directories[task]

@@ -109,6 +109,22 @@ def test_learning_reads_every_task_vector_in_every_step(
     assert learning[2] - learning[0] == experts
 
 
+def test_the_model_is_gone_before_the_report_is_written(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, nothing in (
+        ("plan", "resident_bytes", lambda: 0),
+        ("plan", "model_class_bytes", lambda: 0),
+        ("phases", "report_bytes", lambda pictures: 0),
+    ):
+        monkeypatch.setattr(sys.modules[f"supermerge.plan.{module}"], name, nothing)
+    tasks = {"news": {"type": "text-classification", "validation": "v.jsonl", "test": "t.jsonl"}}
+    planned = plan({**models, "method": {"name": "supermerge", "steps": 7}, "tasks": tasks})
+    holds = {phase.name: phase.holds for phase in planned.phases}
+    assert holds["evaluate"] >= PARAMETERS * 4
+    assert holds["report"] == 0
+
+
 def test_is_json(models: dict[str, Any]) -> None:
     planned = plan({**models, "method": "ties"})
     assert json.loads(json.dumps(planned.to_json()))["phases"][0]["name"] == "survey"

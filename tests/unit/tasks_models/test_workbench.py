@@ -49,6 +49,15 @@ class TestText:
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
         torch.testing.assert_close(loss, cross_entropy(together, torch.tensor([2, 0, 1])), rtol=0, atol=0)
 
+    def test_memory_that_is_given_back_is_free_whoever_holds_the_modules(self, bench: Any) -> None:
+        ours = bench()
+        module, shared = ours.heads["task"].module, list(ours.model.parameters())
+        assert all(parameter.untyped_storage().nbytes() for parameter in shared)
+        ours.give_back()
+        assert not any(parameter.untyped_storage().nbytes() for parameter in shared)
+        with pytest.raises((RuntimeError, IndexError)):
+            module(torch.tensor([[1, 2]]))
+
     def test_features_are_the_mean_of_the_last_hidden_states(self, bench: Any) -> None:
         ours = bench()
         with torch.no_grad():
