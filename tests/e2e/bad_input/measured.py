@@ -90,7 +90,7 @@ WARNED = [
         FEW,
         "{name: regmean, keep: 1.0}",
         # Several tensors are warned of, in the order in which threads come to them.
-        ("tensor 'encoder.layer.0.output.dense.weight'", "singular together", "ridge 1e-06 adds", "to every diagonal element"),
+        ("tensor 'encoder.layer.0.output.dense.weight'", "singular together", "ridge 1e-06 adds", "to every diagonal"),
     ),
 ]
 CASES = [
