@@ -87,11 +87,10 @@ def learn(
     where the experts' tensors lie between readings: `disk` (also `auto`: the operating system's cache serves them at
     the speed of memory where there is room) or `memory`; with `offload` the model's own parameters too are in a
     temporary file while it learns, and in memory only as long as an operation uses them (see `offload`). The result
-    does not depend on it. A coding (`bf16`, `int8`,
-    `tvq4`, `tvq3`, `tvq2`, `rtvq`) keeps compressed task vectors in memory; the coefficients are then learned, and the
-    module is left, with these (see `learn.compression`). `precision="bf16"` runs the
-    forward pass under autocast. `balance(history)` gives what each task's weight is multiplied by in the next step. The
-    model is in eval mode while learning and gets its mode back.
+    does not depend on it. A coding (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`) keeps compressed task vectors in
+    memory; the coefficients are then learned, and the module is left, with these (see `learn.compression`).
+    `precision="bf16"` runs the forward pass under autocast. `balance(history)` gives what each task's weight is
+    multiplied by in the next step. The model is in eval mode while learning and gets its mode back.
 
     Memory: the model, its gradient, the activations, and buffers of the largest tensor; nothing that grows with k.
     Where every expert is an adapter on the base (LoRA, IA3), tensors are learned as the adapters' factors: memory is

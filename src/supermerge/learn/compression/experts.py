@@ -7,7 +7,7 @@ have in common:
 
 The offset is taken from b, not from the mean, so that it corrects b's error: 2 + 3/k bits per number and expert.
 
-Source: TVQ and RTVQ, arXiv 2503.06921, §4. Departs from the paper: only learning sees compressed task vectors, the
+Source: TVQ and RTVQ, arXiv 2503.06921. Departs from the paper: only learning sees compressed task vectors, the
 model is merged from the experts' own files.
 """
 
@@ -108,14 +108,16 @@ def compress(
             return _finite(source, name, buffer).to(dtype) - start
 
         shared: tuple[Quantised | Rounded, ...] = ()
+        common = torch.zeros_like(start)
         if coding == "rtvq":
-            mean = torch.zeros_like(start)
             for source in experts.values():
-                mean += tau(source)
-            shared = (compression.hold(Quantised(mean.div_(len(experts)), _SHARED_BITS)),)
+                common += tau(source)
+            mean = Quantised(common.div_(len(experts)), _SHARED_BITS)
+            mean.write(0, len(common), common)
+            shared = (compression.hold(mean),)
         for expert, source in experts.items():
             exact = tau(source)
-            parts = (*shared, compression.hold(_coded(exact, shared, coding)))
+            parts = (*shared, compression.hold(_coded(exact - common, coding)))
             kept[expert][name] = parts
             found = torch.empty_like(exact)
             Compressed({name: parts}).write(name, 0, len(found), found)
@@ -130,13 +132,8 @@ def _finite(source: TensorSource, name: str, buffer: Buffer) -> Tensor:
     return found.reshape(-1)
 
 
-def _coded(tau: Tensor, shared: tuple[Quantised | Rounded, ...], coding: Coding) -> Quantised | Rounded:
-    """What one expert keeps of τ beside what it shares."""
+def _coded(own: Tensor, coding: Coding) -> Quantised | Rounded:
+    """What one expert keeps of its τ beside what is shared, `[n]`."""
     if coding == "bf16":
-        return Rounded(tau)
-    if coding != "rtvq":
-        return Quantised(tau, _BITS[coding])
-    common = torch.empty_like(tau)
-    for part in shared:
-        part.write(0, len(tau), common)
-    return Quantised(tau - common, _OFFSET_BITS)
+        return Rounded(own)
+    return Quantised(own, _OFFSET_BITS if coding == "rtvq" else _BITS[coding])
