@@ -20,7 +20,7 @@ from suites.chart import draw
 from suites.curve import draw as draw_curve
 from suites.document import write
 from suites.prepare import prepare
-from suites.run import run
+from suites.run import Wish, run
 from suites.table import lines, rows
 from suites.tasks import SUITES
 from suites.train import train
@@ -39,13 +39,15 @@ def main() -> int:
     running.add_argument("only", nargs="*", help="rows; by default all of them")
     running.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
     running.add_argument("--draws", nargs="+", type=int, default=list(DRAWS), help="draws of labelled examples")
-    single = steps.add_parser("cell", help="one cell, anew")
+    single = steps.add_parser("cell", help="one cell, anew; with several budgets, those that share their candidates")
     single.add_argument("row")
     single.add_argument("--draw", type=int)
     table = steps.add_parser("table")
     table.add_argument("--json", action="store_true", help="print the rows, write nothing")
-    for one in (running, single, table):
-        one.add_argument("--budget", type=int, default=32, help="labelled examples per task")
+    for one in (running, single):
+        one.add_argument("--budget", nargs="+", type=int, default=[32], help="labelled examples per task")
+        one.add_argument("--left-out", action="store_true", help="merges without two experts, tested on their tasks")
+    table.add_argument("--budget", type=int, default=32, help="labelled examples per task")
     arguments = parser.parse_args()
     suite = SUITES[arguments.suite]
     if arguments.step == "prepare":
@@ -53,7 +55,8 @@ def main() -> int:
     elif arguments.step == "train":
         train(suite, arguments.only)
     elif arguments.step == "run":
-        return 1 if run(suite, arguments.budget, arguments.only, arguments.draws, arguments.jobs) else 0
+        wish = Wish(arguments.budget, arguments.only, arguments.draws, arguments.left_out)
+        return 1 if run(suite, wish, arguments.jobs) else 0
     elif arguments.step == "table":
         found = lines(suite.name, arguments.budget)
         if arguments.json:
@@ -63,7 +66,7 @@ def main() -> int:
             draw(suite.name, found)
             draw_curve(suite.name)
     else:
-        make(Cell(suite.name, arguments.row, arguments.budget, arguments.draw))
+        make([Cell(suite.name, arguments.row, one, arguments.draw, arguments.left_out) for one in arguments.budget])
     return 0
 
 

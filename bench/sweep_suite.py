@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 
 import torch
 
@@ -50,11 +49,8 @@ def main() -> None:
             given = {"steps": arguments.steps, "patience": max(arguments.steps, 1), "refit": False, **setting}
             settings = settings_of(get("supermerge"), given)
             assert settings is not None
-            started = time.process_time()
-            rows = trajectory(ready, settings, arguments.measure)
-            seconds = round(time.process_time() - started, 1)
-            for row in rows:
-                print(json.dumps({"suite": suite.name, "draw": arguments.draw, **setting, **row, "cpu": seconds}))
+            for row in trajectory(ready, settings, arguments.measure):
+                print(json.dumps({"suite": suite.name, "draw": arguments.draw, **setting, **row}))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -50,12 +51,17 @@ def main() -> None:
 
 
 def trajectory(ready: Prepared, settings: LearnSettings, every: int) -> list[dict[str, float]]:
-    """Held-back loss and development score every `every` steps."""
+    """Held-back loss and development score every `every` steps, and the CPU seconds until then, without scoring."""
+    return watched(ready, settings, every).measured
+
+
+def watched(ready: Prepared, settings: LearnSettings, every: int) -> Watched:
+    """The session after it has learned; its workbench has the weights of the best step."""
     plain = ready.session(None)
     session = Watched(plain.bench, plain.match, plain.rows, plain.seed, ready=ready, every=every)
     with basis_of(ready, settings) as basis:
         session.learn(settings, basis)
-    return session.measured
+    return session
 
 
 @dataclass(frozen=True)
@@ -64,18 +70,29 @@ class Watched(Session):
 
     ready: Prepared | None = None
     every: int = 10
+    started: float = field(default_factory=time.process_time)
     calls: list[float] = field(default_factory=list)
     measured: list[dict[str, float]] = field(default_factory=list)
+    scoring: list[float] = field(default_factory=list)
+    """CPU seconds of every scoring."""
 
     def held_back_loss(self, batches: Batches, held_back: Material) -> float:
         """As it is, written down together with the score where it is time."""
         loss = super().held_back_loss(batches, held_back)
-        if len(self.calls) % self.every == 0 and self.ready is not None:
-            with muted():
-                scores = [evaluate(self.bench, task, rows.test).value for task, rows in self.ready.rows.items()]
-            self.measured.append({"step": len(self.calls), "held_back": loss, "score": statistics.mean(scores)})
+        if len(self.calls) % self.every == 0:
+            cpu = round(time.process_time() - self.started - sum(self.scoring), 1)
+            self.measured.append({"step": len(self.calls), "held_back": loss, "score": self.score(), "cpu": cpu})
         self.calls.append(loss)
         return loss
+
+    def score(self) -> float:
+        """The mean over the tasks of the weights on the workbench, on the development examples."""
+        assert self.ready is not None
+        before = time.process_time()
+        with muted(), torch.no_grad():
+            scores = [evaluate(self.bench, task, rows.test).value for task, rows in self.ready.rows.items()]
+        self.scoring.append(time.process_time() - before)
+        return statistics.mean(scores)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,23 @@ DRAWS = (0, 1, 2)
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One row of a suite's table, for one draw of labelled examples; `draw` is None where labels play no part."""
+    """One row of a suite's table, for one draw of labelled examples; `draw` is None where labels play no part.
+
+    With `left_out`, experts and data of the suite's `left_out` tasks take no part in the merge, and those are the tasks
+    that it is tested on, under their own heads.
+    """
 
     suite: str
     row: str
     budget: int
     draw: int | None
+    left_out: bool = False
 
     @property
     def name(self) -> str:
         """What it is called in files and logs."""
-        return self.row if self.draw is None else f"{self.row}.b{self.budget}.d{self.draw}"
+        row = f"ood.{self.row}" if self.left_out else self.row
+        return row if self.draw is None else f"{row}.b{self.budget}.d{self.draw}"
 
     @property
     def file(self) -> Path:
@@ -43,6 +49,6 @@ def results(suite: str) -> list[dict[str, Any]]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted((RESULTS / suite).glob("*.json"))]
 
 
-def budgets(suite: str) -> list[int]:
-    """The numbers of labelled examples per task that there are results for."""
-    return sorted({found["budget"] for found in results(suite) if found["draw"] is not None})
+def budgets(suite: str, draw: int) -> list[int]:
+    """The numbers of labelled examples per task that a draw has results for."""
+    return sorted({found["budget"] for found in results(suite) if found["draw"] == draw})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from suites.rows import BY_NAME
 from suites.table import SELECTED, Line, difference, normalised
+from suites.tasks import SUITES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 _KINDS = {"base": "base under the experts' heads", "expert": "experts, each on its own task"}
@@ -30,13 +31,24 @@ def block(suite: str, found: Sequence[Line], budget: int) -> str:
     """Both tables, what was tested, and the chart."""
     experts = next(line for line in found if line.kind == "expert")
     picture = f"![Accuracy against seconds of all methods](suite-{suite}.svg)"
-    parts = [*_summary(found, experts, budget), "", _verdict(found, experts), "", *_tasks(found), "", picture, ""]
+    left_out = SUITES[suite].left_out
+    parts = [
+        *_summary(found, experts, budget, left_out),
+        "",
+        _verdict(found, experts),
+        "",
+        *_tasks(found),
+        "",
+        picture,
+        "",
+    ]
     return "\n".join(parts)
 
 
-def _summary(found: Sequence[Line], experts: Line, budget: int) -> list[str]:
+def _summary(found: Sequence[Line], experts: Line, budget: int, left_out: Sequence[str]) -> list[str]:
     columns = ("labels", "unlabelled", "mean accuracy", "of experts", "worst task, of its expert", "of the draws")
-    rows = [f"| | {' | '.join((*columns, 'seconds', 'MB'))} |", f"|---|{'---|' * (len(columns) + 2)}"]
+    columns = (*columns, "left-out tasks", "seconds", "MB")
+    rows = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for line in found:
         mean, error = difference(line)
         shares = normalised(line, experts)
@@ -51,11 +63,21 @@ def _summary(found: Sequence[Line], experts: Line, budget: int) -> list[str]:
             f"{100 * statistics.mean(shares.values()):.1f} %",
             f"{100 * shares[worst]:.0f} % ({worst})",
             draws,
+            _without(line, experts, left_out),
             f"{line.seconds:.0f}",
             f"{line.peak_rss_mb:.0f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def _without(line: Line, experts: Line, tasks: Sequence[str]) -> str:
+    """Mean accuracy on the tasks that were left out, and as a share of their experts'."""
+    found = line.on_left_out(tasks)
+    if found is None:
+        return ""
+    share = statistics.mean(found[task] / experts.per_task[task] for task in tasks)
+    return f"{statistics.mean(found.values()):.3f} ({100 * share:.1f} %)"
 
 
 def _name(line: Line) -> str:

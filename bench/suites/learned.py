@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from suites.static import Made, Values, best
+from suites.static import Made, Tuning, Values
 from supermerge.learn.given_start import Given, given_of
 from supermerge.methods import get
 from supermerge.resolve import settings_of
@@ -14,9 +14,9 @@ from supermerge.run.learned import basis_of, learn_merge
 from supermerge.run.prepared import Prepared
 
 
-def learned_best(ready: Prepared, name: str, candidates: Sequence[Values]) -> Made:
-    """The merge that scores best on the labelled examples; for methods that learn without them."""
-    return best(ready, candidates, lambda params: learned(ready, name, params)[0].merged)
+def learned_each(ready: Prepared, name: str, candidates: Sequence[Values]) -> Tuning:
+    """A method that learns without labels, with each candidate's settings."""
+    return Tuning(candidates, lambda params: learned(ready, name, params)[0].merged)
 
 
 def learned(
@@ -42,12 +42,12 @@ def one_by_one(ready: Prepared, params: Values) -> Made:
     names = list(ready.match.experts)
     made, given = None, None
     for count in range(2, len(names) + 1):
-        made, given = learned(_of(ready, names[:count]), "supermerge", params, given)
+        made, given = learned(among(ready, names[:count]), "supermerge", params, given)
     assert made is not None
     return made
 
 
-def _of(ready: Prepared, names: Sequence[str]) -> Prepared:
+def among(ready: Prepared, names: Sequence[str]) -> Prepared:
     """With some of the experts, and their tasks."""
     own = {task: rows for task, rows in ready.rows.items() if ready.recipe.tasks[task].expert in names}
     match = replace(ready.match, experts={name: ready.match.experts[name] for name in names})

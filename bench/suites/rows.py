@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from suites.learned import learned, learned_best, one_by_one
-from suites.static import Made, scaled, tuned
+from suites.learned import learned, learned_each, one_by_one
+from suites.static import Made, Tuning, scaled, tuned
 from supermerge.run.prepared import Prepared
 
 Kind = Literal["base", "expert", "multitask", "static", "control"]
@@ -22,14 +22,16 @@ UNLABELLED = 256
 class Row:
     """One model of the table.
 
-    `make` gives a merge; base, experts, multi-task model and controls are made by `cell.py` itself. `labels` says
-    whether the draw's labelled examples play a part, `unlabelled` how many unlabelled inputs per task do. A `candidate`
-    is a variant of supermerge that learns from unlabelled inputs alone, so that all labels are left to choose by.
+    `make` gives a merge, `tune` merges of which the labelled examples choose one, for several budgets at once where
+    wanted; base, experts, multi-task model and controls are made by `cell.py` itself. `labels` says whether the draw's
+    labelled examples play a part, `unlabelled` how many unlabelled inputs per task do. A `candidate` is a variant of
+    supermerge that learns from unlabelled inputs alone, so that all labels are left to choose by.
     """
 
     name: str
     kind: Kind = "static"
     make: Callable[[Prepared], Made] | None = None
+    tune: Callable[[Prepared], Tuning] | None = None
     labels: bool = True
     unlabelled: int = 0
     candidate: bool = False
@@ -54,12 +56,13 @@ def _learned(ready: Prepared, params: Mapping[str, object]) -> Made:
     return learned(ready, "supermerge", params)[0]
 
 
-def _grid(name: str, parameter: str, values: Sequence[float]) -> Callable[[Prepared], Made]:
+def _grid(name: str, parameter: str, values: Sequence[float]) -> Callable[[Prepared], Tuning]:
     return partial(tuned, name=name, candidates=[{parameter: value} for value in values])
 
 
-def _line(name: str, *scales: float, origin: str | None = None) -> Row:
-    return Row(name, make=partial(scaled, name=name, scales=scales, origin=origin))
+def _line(name: str, *scales: float, origin: str | None = None, unlabelled: int = 0, **params: object) -> Row:
+    tune = partial(scaled, name=name, scales=scales, origin=origin, params=params)
+    return Row(name, tune=tune, unlabelled=unlabelled)
 
 
 _FEW: dict[str, object] = {"steps": 25, "patience": None, "schedule": "cosine"}
@@ -67,7 +70,7 @@ _FEW: dict[str, object] = {"steps": 25, "patience": None, "schedule": "cosine"}
 ROWS = (
     Row("base", "base", labels=False),
     Row("experts", "expert", labels=False),
-    Row("linear", make=partial(tuned, name="linear", candidates=[{}]), labels=False),
+    Row("linear", tune=partial(tuned, name="linear", candidates=[{}]), labels=False),
     _line("task_arithmetic", 0.015, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4),
     _distilled("supermerge_distill_row", granularity="row", init=0.15, lr=0.02, steps=100, schedule="cosine"),
     _distilled("supermerge_distill_iso_c", granularity="row", init="iso_c", lr=0.02, steps=100, schedule="cosine"),
@@ -98,13 +101,13 @@ ROWS = (
     _distilled("supermerge_distill_tensor", granularity="tensor", init=0.15, lr=0.03, steps=100, schedule="cosine"),
     _line("consensus", 0.03, 0.06, 0.1, 0.2, 0.3, 0.5),
     _line("dare_ties", 0.015, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0),
-    Row("regmean", make=_grid("regmean", "keep", (0.1, 0.5, 0.7, 0.9, 0.95, 1.0)), unlabelled=UNLABELLED),
-    Row("fisher", make=_grid("fisher", "floor", (10.0, 1.0, 0.1, 1e-2, 1e-6)), unlabelled=UNLABELLED),
+    Row("regmean", tune=_grid("regmean", "keep", (0.1, 0.5, 0.7, 0.9, 0.95, 1.0)), unlabelled=UNLABELLED),
+    Row("fisher", tune=_grid("fisher", "floor", (10.0, 1.0, 0.1, 1e-2, 1e-6)), unlabelled=UNLABELLED),
     Row(
         "adamerging",
         # The authors' 0.001 would take 500 steps, and their start, 0.3, is where some suites' sums break down.
-        make=partial(
-            learned_best,
+        tune=partial(
+            learned_each,
             name="adamerging",
             candidates=[{"lr": 0.01, "steps": 60, "init": init} for init in (0.05, 0.3)],
         ),
@@ -136,6 +139,21 @@ ROWS = (
     _labels("supermerge_hierarchy", hierarchy={"group": 2}, **_FEW),
     Row("supermerge_one_by_one", make=partial(one_by_one, params={**_FEW, "steps": 10})),
     # Conjugate gradients in fp64 are slow: two numbers of iterations are tried.
-    Row("mats", make=_grid("mats", "iterations", (3, 10)), unlabelled=UNLABELLED),
+    Row("mats", tune=_grid("mats", "iterations", (3, 10)), unlabelled=UNLABELLED),
+    # One draw each: merges of which published comparisons speak, beside those above.
+    _line("esm", 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, unlabelled=UNLABELLED),
+    _line("cat", 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, unlabelled=UNLABELLED),
+    Row("regmean_plus_plus", tune=_grid("regmean_plus_plus", "keep", (0.5, 0.9)), unlabelled=UNLABELLED),
+    Row("gradient_matching", tune=_grid("gradient_matching", "scale", (0.1, 0.3, 0.5, 1.0)), unlabelled=UNLABELLED),
+    _line("iso_cts", 0.5, 0.7, 1.0, 1.4, 2.0),
+    _line("dc_merge", 0.5, 1.0, 2.0, 4.0, density=0.1),
+    _line("wudi", 0.1, 0.2, 0.35, 0.5, 0.7, 1.0),
+    _line("pcb", 0.2, 0.4, 0.7, 1.2, 2.0, 3.0),
+    _line("breadcrumbs", 0.03, 0.06, 0.1, 0.2, 0.3, 0.5),
+    _line("della", 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 1.0),
+    _line("sce", 0.1, 0.2, 0.3, 0.5, 1.0),
+    _line("magmax", 0.03, 0.06, 0.1, 0.2, 0.3, 0.5),
+    Row("svc", tune=_grid("svc", "scale", (0.1, 0.2, 0.3, 0.5))),
+    Row("model_stock", tune=partial(tuned, name="model_stock", candidates=[{}]), labels=False),
 )
 BY_NAME = {row.name: row for row in ROWS}

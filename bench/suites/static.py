@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from supermerge.methods import get
 from supermerge.run.candidates import merged_in_memory
 from supermerge.run.measuring import measured
 from supermerge.run.prepared import Prepared
+from supermerge.run.rows import TaskRows
 
 Values = Mapping[str, Any]
 
@@ -27,6 +29,16 @@ class Made:
     merged: Checkpoint
     settings: Values
     validation: tuple[float, float] | None = None
+    elsewhere: float = 0.0
+    """CPU seconds of this process that went into choosing for other budgets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Candidates, and how the merge of one is made: without the labelled examples, which are to choose among them."""
+
+    candidates: Sequence[Values]
+    make: Callable[[Values], Checkpoint]
 
 
 def merged_with(ready: Prepared, name: str, params: Values) -> Checkpoint:
@@ -35,35 +47,47 @@ def merged_with(ready: Prepared, name: str, params: Values) -> Checkpoint:
         return merged_in_memory(choice.default, ready.match, ready.recipe.seed)
 
 
-def best(ready: Prepared, candidates: Sequence[Values], make: Callable[[Values], Checkpoint]) -> Made:
+def best(ready: Prepared, tuning: Tuning) -> Made:
     """The candidate with the best validation accuracy; of equals the one with the lower loss, then the first."""
-    if len(candidates) == 1:
-        return Made(make(candidates[0]), candidates[0])
+    return best_of_each(ready, tuning, [ready.rows])[0]
+
+
+def best_of_each(ready: Prepared, tuning: Tuning, labelled: Sequence[Mapping[str, TaskRows]]) -> list[Made]:
+    """The best candidate for each set of labelled examples; every candidate is made once for all of them."""
+    if len(tuning.candidates) == 1:
+        (only,) = tuning.candidates
+        return [Made(tuning.make(only), only)] * len(labelled)
     bench = ready.require_bench("tuning")
-    found: Made | None = None
-    for params in candidates:
-        merged = make(params)
+    found: dict[int, Made] = {}
+    scores: dict[int, tuple[float, float]] = {}
+    spent = [0.0] * len(labelled)
+    for params in tuning.candidates:
+        merged = tuning.make(params)
         bench.load(merged)
-        accuracy, loss = validation(bench, ready.rows)
-        emit("note", message=f"{dict(params)}: validation accuracy {accuracy:.4f}, loss {loss:.4f}")
-        if found is None or found.validation is None or (accuracy, -loss) > (found.validation[0], -found.validation[1]):
-            found = Made(merged, params, (accuracy, loss))
-    assert found is not None
-    return found
+        for place, rows in enumerate(labelled):
+            started = time.process_time()
+            accuracy, loss = validation(bench, rows)
+            spent[place] += time.process_time() - started
+            emit("note", message=f"{dict(params)}: validation accuracy {accuracy:.4f}, loss {loss:.4f}")
+            if place not in found or (accuracy, -loss) > scores[place]:
+                found[place], scores[place] = Made(merged, params, (accuracy, loss)), (accuracy, -loss)
+    return [replace(found[place], elsewhere=sum(spent) - own) for place, own in enumerate(spent)]
 
 
-def tuned(ready: Prepared, name: str, candidates: Sequence[Values]) -> Made:
+def tuned(ready: Prepared, name: str, candidates: Sequence[Values]) -> Tuning:
     """A method with each candidate's parameters."""
-    return best(ready, candidates, lambda params: merged_with(ready, name, params))
+    return Tuning(candidates, lambda params: merged_with(ready, name, params))
 
 
-def scaled(ready: Prepared, name: str, scales: Sequence[float], origin: str | None = None) -> Made:
+def scaled(
+    ready: Prepared, name: str, scales: Sequence[float], origin: str | None = None, params: Values | None = None
+) -> Tuning:
     """A method whose merge is a line in its `scale`: θ(s) = θ(0) + s · (θ(1) − θ(0)), made once for all scales.
 
-    θ(0) is the base, or the merge of the method `origin`.
+    θ(0) is the base, or the merge of the method `origin`. `params` are the method's other parameters.
     """
     start = ready.opened.base if origin is None else merged_with(ready, origin, {})
-    end = merged_with(ready, name, {"scale": 1.0})
+    end = merged_with(ready, name, {**(params or {}), "scale": 1.0})
 
     def at(params: Values) -> Checkpoint:
         tensors = {}
@@ -72,4 +96,4 @@ def scaled(ready: Prepared, name: str, scales: Sequence[float], origin: str | No
             tensors[tensor] = torch.lerp(first, last, params["scale"]) if first.is_floating_point() else last
         return Checkpoint.open(tensors, label=name)
 
-    return best(ready, [{"scale": scale} for scale in scales], at)
+    return Tuning([{"scale": scale} for scale in scales], at)

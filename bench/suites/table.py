@@ -26,11 +26,21 @@ class Line:
     """Of one core, on one thread: the machines are shared, so that wall-clock times say little."""
     selected: bool = False
     chosen: tuple[str, ...] = ()
+    without: Sequence[Found] = ()
+    """Results of the same method without some experts, on the tasks of those."""
 
     @property
     def per_task(self) -> dict[str, float]:
         """Accuracy by task, the mean over draws."""
         return {task: statistics.mean(cell["accuracy"][task] for cell in self.cells) for task in self.cells[0]["right"]}
+
+    def on_left_out(self, tasks: Sequence[str]) -> dict[str, float] | None:
+        """Accuracy by task on tasks that played no part in making it; None where that was not measured."""
+        if self.kind in ("base", "expert"):
+            return {task: self.per_task[task] for task in tasks}
+        if not self.without:
+            return None
+        return {task: statistics.mean(cell["accuracy"][task] for cell in self.without) for task in tasks}
 
     @property
     def of_draws(self) -> list[float]:
@@ -53,14 +63,22 @@ class Line:
         return max(cell["peak_rss_mb"] for cell in self.cells)
 
 
-def lines(suite: str, budget: int) -> list[Line]:
+def lines(suite: str, budget: int, draws: Sequence[int] = DRAWS) -> list[Line]:
     """All models with results, best first within their kind; supermerge as chosen on validation data among them."""
     by_row: dict[str, list[Found]] = defaultdict(list)
+    without: dict[str, list[Found]] = defaultdict(list)
     for cell in results(suite):
-        if cell["budget"] == budget or cell["draw"] is None:
-            by_row[cell["row"]].append(cell)
+        if cell["draw"] is None or (cell["budget"] == budget and cell["draw"] in draws):
+            # Cells that are older than the column have no list.
+            (without if cell.get("left_out") else by_row)[cell["row"]].append(cell)
     found = [
-        Line(row.name, row.kind, by_row[row.name], statistics.mean(cell["cpu_seconds"] for cell in by_row[row.name]))
+        Line(
+            row.name,
+            row.kind,
+            by_row[row.name],
+            statistics.mean(cell["cpu_seconds"] for cell in by_row[row.name]),
+            without=without[row.name],
+        )
         for row in ROWS
         if by_row[row.name]
     ]

@@ -36,6 +36,9 @@ class Suite:
     tasks: tuple[SuiteTask, ...]
     training: Training
     multitask: Training
+    left_out: tuple[str, str]
+    """For the out-of-domain column, the experts of these tasks stay out of the merge. Fixed before any such merge was
+    made: one task whose neighbour stays in, and one that has none."""
     sizes: Sizes = field(default_factory=Sizes)
     settings: Mapping[str, object] = field(default_factory=dict)
     """What every task of a recipe says beside its data."""
@@ -81,6 +84,8 @@ VISION8 = Suite(
     # At 1e-4 the first steps undo what the backbone knows.
     training=Training(lr=5e-5, epochs=2, batch_size=16, warm_up=0.2),
     multitask=Training(lr=5e-5, epochs=1, batch_size=16, warm_up=0.2),
+    # The letters of the same fonts stay; nothing else is of clothes.
+    left_out=("glyph_digits10", "fashion_mnist"),
 )
 TEXT8 = Suite(
     name="text8",
@@ -100,6 +105,8 @@ TEXT8 = Suite(
     ),
     training=Training(lr=5e-4, epochs=2, batch_size=16, max_length=64),
     multitask=Training(lr=5e-4, epochs=1, batch_size=16, max_length=64),
+    # Other snippets of the same film reviews stay; nothing else is definitions of single words.
+    left_out=("subjectivity", "wordnet_noun20"),
     settings={"max_length": 64, "pooling": "mean"},
 )
 SUITES = {suite.name: suite for suite in (TEXT8, VISION8)}

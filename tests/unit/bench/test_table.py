@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from suites import table
+from suites import cells, curve, table
 from suites.cell import hexadecimal
+from suites.document import block
 from suites.table import Line, bits, difference, lines, rows
+from suites.tasks import SUITES
 
 TASKS = ("mnist", "glyphs")
 
 
-def _cell(row: str, kind: str, right: list[list[bool]], draw: int | None = None, **other: Any) -> dict[str, Any]:
-    tests = dict(zip(TASKS, right, strict=True))
+def _cell(
+    row: str, kind: str, right: list[list[bool]], draw: int | None = None, of: Sequence[str] = TASKS, **other: Any
+) -> dict[str, Any]:
+    tests = dict(zip(of, right, strict=True))
     return {
         "row": row,
         "kind": kind,
@@ -87,3 +92,47 @@ def test_supermerge_is_chosen_by_validation_not_by_test(monkeypatch: pytest.Monk
     assert list(row) == [*fields, "per_task"]
     assert row["per_task"] == pytest.approx({"mnist": (0.5 + 1 + 1) / 3, "glyphs": (0 + 0.5 + 0.5) / 3}, abs=1e-5)
     assert (row["seconds"], row["unlabelled"], row["budget"]) == (20.0, 9, 32)
+
+
+def test_merges_without_some_experts_are_a_column_and_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    left_out = SUITES["vision8"].left_out
+    tasks = ["mnist", *left_out]
+
+    def cell(row: str, kind: str, hits: list[list[bool]], **other: Any) -> dict[str, Any]:
+        return _cell(row, kind, hits, of=tasks, **other)
+
+    half, all_right = [True, False], [True, True]
+    without = _cell("ties", "static", [half, all_right], 0, of=left_out, left_out=list(left_out))
+    found = [
+        cell("experts", "expert", [all_right, all_right, all_right]),
+        cell("base", "base", [all_right, half, half]),
+        cell("ties", "static", [half, half, half], draw=0),
+        without,
+    ]
+    monkeypatch.setattr(table, "results", lambda suite: found)
+    made = {line.method: line for line in lines("vision8", 32)}
+    assert made["ties"].mean == 0.5
+    assert made["ties"].on_left_out(left_out) == dict(zip(left_out, (0.5, 1.0), strict=True))
+    assert made["base"].on_left_out(left_out) == dict.fromkeys(left_out, 0.5)
+    text = block("vision8", lines("vision8", 32), 32)
+    assert "| 0.750 (75.0 %) | 10 | 500 |" in text  # ties
+    assert "| 0.500 (50.0 %) |" in text  # base
+    del found[-1]
+    assert {line.method: line for line in lines("vision8", 32)}["ties"].on_left_out(left_out) is None
+
+
+def test_budgets_are_compared_on_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    good, poor = [[True, True], [True, True]], [[True, True], [False, False]]
+    found = [_cell("experts", "expert", good)]
+    found += [
+        _cell("ties", "static", good if draw == curve.DRAW else poor, draw, budget=budget)
+        for draw in (0, 1, 2)
+        for budget in (8, 32)
+    ]
+    found.append(_cell("iso_c", "static", good, curve.DRAW))
+    monkeypatch.setattr(table, "results", lambda suite: found)
+    monkeypatch.setattr(cells, "results", lambda suite: found)
+    # Iso-C has one budget, which is no curve.
+    assert curve.points("vision8") == [
+        {"method": "ties", "labels": budget, "of experts, %": 100.0} for budget in (8, 32)
+    ]
