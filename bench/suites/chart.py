@@ -4,43 +4,77 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from math import log
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 
 from suites.document import DOCUMENT
+from suites.labels import placed
 from suites.rows import BY_NAME
 from suites.table import Line, normalised
 
+_WIDTH, _HEIGHT = 720, 520
+_SECONDS = (0.5, 3000)
+_TOP = 100.5
+_ACCURACY = "of experts, %"
+
 
 def draw(suite: str, found: Sequence[Line]) -> Path:
-    """Write the chart of everything that merges, and the controls; the place where it is."""
+    """Write the chart of everything that merges; the place where it is."""
     experts = next(line for line in found if line.kind == "expert")
-    points = [
-        {
-            "method": line.method,
-            "seconds": max(line.seconds, 0.5),
-            "of experts, %": round(100 * statistics.mean(normalised(line, experts).values()), 2),
-            "learned from": _data(line),
-        }
-        for line in found
-        if line.kind in ("static", "control") and not line.selected
-    ]
-    low = min(point["of experts, %"] for point in points)
-    place = alt.Chart(alt.Data(values=points)).encode(
-        x=alt.X("seconds:Q", scale=alt.Scale(type="log", domainMax=3000), title="seconds on one core, tuning included"),
-        y=alt.Y(
-            "of experts, %:Q", scale=alt.Scale(domain=[10 * (low // 10), 100]), title="accuracy, % of the experts'"
-        ),
+    merges = [line for line in found if line.kind == "static" and not line.selected]
+    points = [_point(line, experts) for line in merges]
+    low = 5 * (min(point[_ACCURACY] for point in points) // 5)
+    points = named(points, low)
+    x = alt.X(
+        "seconds:Q",
+        scale=alt.Scale(type="log", domain=list(_SECONDS), nice=False),
+        axis=alt.Axis(values=[1, 3, 10, 30, 100, 300, 1000, 3000], format="d"),
+        title="seconds on one core, tuning included",
     )
-    dots = place.mark_point(filled=True, size=70).encode(
+    scale = alt.Scale(domain=[low, _TOP], nice=False)
+    chart = alt.Chart(alt.Data(values=points))
+    dots = chart.mark_point(filled=True, size=70).encode(
+        x=x,
+        y=alt.Y(f"{_ACCURACY}:Q", scale=scale, title="accuracy, % of the experts'"),
         color=alt.Color("learned from:N", title="data used", legend=alt.Legend(orient="bottom")),
         shape=alt.Shape("learned from:N"),
     )
-    names = place.mark_text(align="left", dx=7, fontSize=10).encode(text="method:N")
+    names = [
+        chart.transform_filter(f"datum.left == {str(left).lower()}")
+        .mark_text(align="right" if left else "left", dx=-7 if left else 7, fontSize=10)
+        .encode(x=x, y=alt.Y("name at:Q", scale=scale), text="method:N")
+        for left in (False, True)
+    ]
     target = DOCUMENT.with_name(f"suite-{suite}.svg")
-    (dots + names).properties(width=640, height=400, background="white").save(str(target))
+    alt.layer(dots, *names).properties(width=_WIDTH, height=_HEIGHT, background="white").save(str(target))
     return target
+
+
+def _point(line: Line, experts: Line) -> dict[str, Any]:
+    return {
+        "method": line.method,
+        "seconds": max(line.seconds, _SECONDS[0]),
+        _ACCURACY: round(100 * statistics.mean(normalised(line, experts).values()), 2),
+        "learned from": _data(line),
+    }
+
+
+def named(points: Sequence[dict[str, Any]], low: float) -> list[dict[str, Any]]:
+    """The points with the places of their names: `name at` on the axis of accuracy, and which side."""
+    first, last = map(log, _SECONDS)
+    per_percent = _HEIGHT / (_TOP - low)
+    at = [
+        (_WIDTH * (log(point["seconds"]) - first) / (last - first), per_percent * (_TOP - point[_ACCURACY]))
+        for point in points
+    ]
+    labels = placed([point["method"] for point in points], at, _WIDTH)
+    return [
+        {**point, "name at": _TOP - label.y / per_percent, "left": label.left}
+        for point, label in zip(points, labels, strict=True)
+    ]
 
 
 def _data(line: Line) -> str:

@@ -35,8 +35,8 @@ def draw(suite: str) -> Path | None:
             title="labelled examples per task",
         ),
         y=alt.Y("of experts, %:Q", scale=alt.Scale(zero=False), title="accuracy, % of the experts'"),
-        color=alt.Color("method:N", sort=order, title=None, legend=alt.Legend(orient="right")),
-        shape=alt.Shape("method:N", sort=order, title=None),
+        color=alt.Color("method:N", sort=order, legend=alt.Legend(orient="right", title=None)),
+        shape=alt.Shape("method:N", sort=order, legend=None),
         strokeDash=alt.condition(f"datum.method == '{REFERENCE}'", alt.value([5, 4]), alt.value([1, 0])),
     )
     target = DOCUMENT.with_name(f"suite-{suite}-budgets.svg")
