@@ -14,7 +14,7 @@ import supermerge
 ROOT = Path(supermerge.__file__).parent
 
 FLOORS = (
-    {"cache", "distributed", "errors", "events", "sizes", "resources"},
+    {"accelerator", "cache", "distributed", "errors", "events", "sizes", "resources"},
     {"checkpoint", "methods", "offload", "tasks", "report", "yaml_file"},
     {"recipe", "recipe_errors", "recipe_overrides", "recipe_paths", "lock", "assemble", "statistics", "mergekit"},
     {"learn", "dynamic", "plan", "resolve", "relation", "inspection", "lock_inputs", "verify"},

@@ -50,6 +50,11 @@ def test_message_and_code(
         (OSError(errno.ENOSPC, "No space left on device"), 5, "error: No space left on device"),
         (MemoryError(), 5, "error: Out of memory."),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 5, "error: Out of memory."),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of …"),
+            5,
+            "error: CUDA out of memory.\nLower `batch_size` or `max_length` of the tasks, or set CUDA_VISIBLE_DEVICES=",
+        ),
         (RuntimeError("std::bad_alloc"), 5, "error: Out of memory."),
         (RuntimeError("can't start new thread"), 5, "error: Out of memory."),
         (KeyboardInterrupt(), 130, "error: Interrupted."),

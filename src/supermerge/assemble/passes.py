@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from supermerge.accelerator import computed
 from supermerge.assemble.choice import Choice
 from supermerge.assemble.footprint import WHOLE_TENSORS_BYTES, tensor_bytes
 from supermerge.assemble.geometry import Products
@@ -23,6 +24,9 @@ from supermerge.methods.factored import Factors
 from supermerge.methods.survey import GramSurvey, PreviewedSurvey
 
 Result = TypeVar("Result")
+
+_DEVICE_COPIES = 6
+"""How often a device must hold what a method sees of a tensor: in fp64, twice more in fp64, and what comes out."""
 
 
 class Passes:
@@ -102,7 +106,19 @@ class Passes:
                 if not products.finite:
                     self.reader.require_finite(name)
             rows = self._shaped(name, piece)
-            yield piece.start, bound(rows[0], rows[1:], self._context(name, piece.start), survey).reshape(-1)
+            yield piece.start, self._made(name, rows, piece.start, survey).reshape(-1)
+
+    def _made(self, name: str, rows: Tensor, start: int, survey: Survey | None) -> Tensor:
+        """The merge of base and task vectors, `rows [k + 1, …]`."""
+        bound, context = self.bounds[name], self._context(name, start)
+
+        def made(rows: Tensor) -> Tensor:
+            return bound(rows[0], rows[1:], context, survey)
+
+        # Sums are made as fast as they are read; decompositions of whole tensors are what takes the time.
+        if self._cut[id(bound)] or bound.kinds:
+            return made(rows)
+        return computed(made, rows, _DEVICE_COPIES * rows.nbytes)
 
     def factors(self, name: str) -> tuple[Factors, list[Factors]] | None:
         """θ − θp and τ₁ … τ_k of a tensor as factors, seen as matrices; None where its method needs them in full."""

@@ -18,6 +18,8 @@ from supermerge.errors import InterruptedRun, ResourceError, SupermergeError, To
 
 # What PyTorch, C++ and Python's threads say instead of MemoryError.
 _OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "can't start new thread")
+_DEVICE_FULL = "CUDA out of memory"
+_NO_MEMORY = ResourceError("Out of memory.", hint="`supermerge plan` says how much a recipe needs.")
 _MOMENT = 0.02
 
 
@@ -47,11 +49,12 @@ def guarded(debug: bool) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     except RuntimeError as error:
-        if not any(said in str(error) for said in _OUT_OF_MEMORY):
+        found = _memory_error(str(error))
+        if found is None:
             raise
         if debug:
             _leave_with_traceback(error)
-        _leave(_resource_error(MemoryError()))
+        _leave(found)
     except (OSError, MemoryError) as error:
         if debug:
             _leave_with_traceback(error)
@@ -91,9 +94,19 @@ def report_bug(kind: type[BaseException], error: BaseException, trace: Traceback
     )
 
 
+def _memory_error(said: str) -> ResourceError | None:
+    """What a RuntimeError that says so is about, where it is about memory."""
+    if _DEVICE_FULL in said:
+        return ResourceError(
+            f"{said.split('. ')[0]}.",
+            hint="Lower `batch_size` or `max_length` of the tasks, or set CUDA_VISIBLE_DEVICES= to compute on the CPU.",
+        )
+    return _NO_MEMORY if any(words in said for words in _OUT_OF_MEMORY) else None
+
+
 def _resource_error(error: OSError | MemoryError) -> SupermergeError:
     if isinstance(error, MemoryError):
-        return ResourceError("Out of memory.", hint="`supermerge plan` says how much a recipe needs.")
+        return _NO_MEMORY
     place = f"{error.filename}: " if error.filename else ""
     return ResourceError(f"{place}{error.strerror or error}", hint="Check the path, permissions and free space.")
 

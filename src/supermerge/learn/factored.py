@@ -57,9 +57,9 @@ class Factored:
             found = (*lefts[-1:], *rights[-1:], *([] if scales is None else [scales[i]]))
             for tensor in found:
                 require_finite(info.name, f"expert {experts[i]}", tensor)
-        left, right = (torch.cat(many, dim).to(like) for many, dim in ((lefts, 1), (rights, 0)))
         at = like.device
-        return cls(left, right, torch.tensor(owner, device=at), None if scales is None else scales.to(at), of_rows)
+        left, right = (torch.cat(many, dim).to(device=at, dtype=like.dtype) for many, dim in ((lefts, 1), (rights, 0)))
+        return cls(left, right, torch.tensor(owner).to(at), None if scales is None else scales.to(at), of_rows)
 
     def linear(self, x: Tensor, weight: Tensor, c: Tensor) -> Tensor:
         """x θmᵀ: x is [..., columns]."""

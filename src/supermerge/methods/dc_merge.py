@@ -49,5 +49,5 @@ def dc_merge(
     u = polar(torch.cat([part.u for part in parts], dim=1))
     vh = polar(torch.cat([part.vh for part in parts]))
     cores = [u.T @ part.matrix() @ vh.T for part in parts]
-    blocks = torch.block_diag(*[torch.ones(len(part.s), len(part.s)) for part in parts]).to(cores[0])
+    blocks = torch.block_diag(*[cores[0].new_ones(len(part.s), len(part.s)) for part in parts])
     return base + scale * (u @ (agreed(largest(cores, density)) * blocks) @ vh).to(base)

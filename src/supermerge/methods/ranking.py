@@ -35,7 +35,7 @@ def by_rank(rows: Tensor, values: Tensor) -> Tensor:
     for start in range(0, count, step):
         part = rows[start : start + step].to("cpu", torch.float32).abs()
         out[start : start + step].scatter_(1, _order(part), values.to("cpu", torch.float32).expand(len(part), n))
-    return out.to(rows)
+    return out.to(device=rows.device, dtype=rows.dtype)
 
 
 def _order(magnitudes: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def accumulate(merged: Tensor, tau: Tensor, c: Tensor | float, *, scratch: Tenso
     takes the product.
     """
     if isinstance(c, Tensor) and c.ndim:
-        per_row = c.to(tau).view([-1] + [1] * (tau.ndim - 1) if tau.ndim else [])
+        per_row = c.to(device=tau.device, dtype=tau.dtype).view([-1] + [1] * (tau.ndim - 1) if tau.ndim else [])
         merged += torch.mul(tau, per_row, out=scratch)
     elif float(c) != 0:
         merged += torch.mul(tau, float(c), out=scratch)

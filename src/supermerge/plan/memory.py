@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from supermerge.accelerator import CPU, accelerator
 from supermerge.assemble import Choice
 from supermerge.assemble.footprint import held_by, tensor_costs, threads_within
 from supermerge.checkpoint import Match
@@ -88,6 +91,11 @@ def model_class_bytes() -> int:
 def model_bytes(match: Match) -> int:
     """The model in memory, in fp32."""
     return sum(info.numel * 4 for info in match.base.tensors.values())
+
+
+def device_of(match: Match, residency: str | None) -> torch.device:
+    """Where the tasks' model is computed: beside it gradients, as large, and activations must fit into a device."""
+    return CPU if residency == OFFLOAD else accelerator(3 * model_bytes(match))
 
 
 def offloaded_bytes(match: Match) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from supermerge.accelerator import CPU, named
 from supermerge.assemble import output_infos
 from supermerge.assemble.adapter import AdapterLayout
 from supermerge.errors import ResourceError
@@ -18,7 +19,7 @@ from supermerge.methods.settings import LearnSettings
 from supermerge.plan.activations import Activations, activations
 from supermerge.plan.adapter import planned_adapter
 from supermerge.plan.learning import PlannedLearning
-from supermerge.plan.memory import OFFLOAD, PlannedMerge, model_bytes, model_class_bytes, offloaded_bytes
+from supermerge.plan.memory import OFFLOAD, PlannedMerge, device_of, model_bytes, model_class_bytes, offloaded_bytes
 from supermerge.plan.phases import SIDE_BYTES, Phases, PlannedPhase, learned_merge, maker_of
 from supermerge.plan.residency import Chosen, Residency, choose, with_residency
 from supermerge.plan.tree import tree_cost
@@ -138,14 +139,17 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         # With tasks, one model stays until all is scored: in memory, or of it what is used at once.
         if not recipe.tasks:
             return replace(usual, learning=with_residency(learning, residency))
+        kept = replace(usual, held=resident + classes, learning=with_residency(learning, residency))
+        if device_of(match, residency) != CPU:
+            return replace(kept, active=Activations(0, 0))
         model = offloaded_bytes(match) if residency == OFFLOAD else model_bytes(match)
-        held = resident + classes + model
-        return replace(usual, held=held, model=model, learning=with_residency(learning, residency))
+        return replace(kept, held=kept.held + model, model=model)
 
     chosen = choose(recipe, phases_of)
     learning, phases = chosen.phases.learning, tuple(chosen.phases)
     free = free_disk_bytes(target or Path())
     existing = target if target is not None and target.exists() else None
+    device = device_of(match, chosen.name) if recipe.tasks else CPU
     needed = output_bytes + SIDE_BYTES + sum(phase.writes for phase in phases if phase.name == "derive")
     needed += tree.at_once if tree else 0
     if chosen.name == OFFLOAD:
@@ -180,6 +184,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
             *match.notes,
             *(learning.division.notes if learning else ()),
             *([f"the output is {layout.saved.described}"] if layout else []),
+            *([f"tasks are computed on {named(device)}"] if device != CPU else []),
             *([f"{existing} exists: a run needs --force"] if existing else []),
         ),
         refusals=tuple(_refusals(chosen, needed, free, None if force else existing)),

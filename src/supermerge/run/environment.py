@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from supermerge.accelerator import accelerator, named
 from supermerge.report.results import Environment
 
 _RECORDED = ("supermerge", "torch", "transformers", "safetensors", "tokenizers", "datasets", "torchmetrics", "numpy")
@@ -21,13 +22,13 @@ def environment() -> Environment:
         torch=torch.__version__,
         transformers=used.__version__ if used else None,
         threads=torch.get_num_threads(),
-        machine=f"{platform.system()} {platform.machine()}, CPU",
+        machine=f"{platform.system()} {platform.machine()}, {named(accelerator())}",
     )
 
 
 def versions() -> dict[str, str]:
-    """Version by package, of those that can change a result."""
-    found = {"python": platform.python_version()}
+    """Version by package, of those that can change a result, and what computes it."""
+    found = {"python": platform.python_version(), "device": named(accelerator())}
     for package in _RECORDED:
         try:
             found[package] = version(package)

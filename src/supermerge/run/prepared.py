@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from supermerge.accelerator import reproducible
 from supermerge.checkpoint import Match
 from supermerge.errors import RecipeError
 from supermerge.events import emit, phase
 from supermerge.learn.session import Session
 from supermerge.methods.settings import LearnSettings
-from supermerge.plan.residency import OFFLOAD
+from supermerge.plan.memory import OFFLOAD, device_of
 from supermerge.recipe import Recipe
 from supermerge.resolve import Opened, learn_settings, opened
 from supermerge.run.environment import versions
@@ -105,7 +106,9 @@ def prepared(
 
         offload = stack.enter_context(computing(Offload(scratch))) if residency == OFFLOAD else None
         with phase("building"):
-            bench = Workbench(sources.base, sources.experts, recipe.tasks, offload=offload)
+            device = device_of(sources.match, residency)
+            stack.enter_context(reproducible(device))
+            bench = Workbench(sources.base, sources.experts, recipe.tasks, device=device, offload=offload)
         shared, kept = set(bench.merged_names), set(bench.merged_names) | set(bench.copied_names)
         order = [name for name in sources.base.tensors if name in kept]
         merged = [name for name in order if name in shared and name in set(sources.match.merged)]

@@ -95,7 +95,7 @@ class Workbench:
     def give_back(self) -> None:
         """Give the weights' memory back, whoever still holds the modules: nothing can be loaded or run any more."""
         for tensor in (*self.model.parameters(), *self.model.buffers()):
-            tensor.data = torch.empty(0, dtype=tensor.dtype)
+            tensor.data = tensor.data.new_empty(0)
 
     def directories(self, task: str) -> list[Path | None]:
         """Where the files beside the weights are looked for: with the base, then with the task's expert."""
