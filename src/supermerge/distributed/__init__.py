@@ -4,6 +4,22 @@ A run that was started plainly is alone: nothing is exchanged, and `torch.distri
 """
 
 from supermerge.distributed.peers import ALONE, PeerLeft, Peers, deal, union
-from supermerge.distributed.united import current, launched, leads, united
+from supermerge.distributed.rows import is_sharded, local, rows_of
+from supermerge.distributed.united import current, launched, leads, processes, processes_here, united
 
-__all__ = ["ALONE", "PeerLeft", "Peers", "current", "deal", "launched", "leads", "union", "united"]
+__all__ = [
+    "ALONE",
+    "PeerLeft",
+    "Peers",
+    "current",
+    "deal",
+    "is_sharded",
+    "launched",
+    "leads",
+    "local",
+    "processes",
+    "processes_here",
+    "rows_of",
+    "union",
+    "united",
+]

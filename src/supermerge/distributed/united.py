@@ -21,6 +21,16 @@ def launched() -> bool:
     return all(name in os.environ for name in _STARTED_BY_TORCHRUN) and int(os.environ["WORLD_SIZE"]) > 1
 
 
+def processes() -> int:
+    """How many processes share this run."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
+def processes_here() -> int:
+    """How many of them share this machine; all, where `torchrun` does not say."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", processes())) if launched() else 1
+
+
 def leads() -> bool:
     """Whether this is the process that tells of the run."""
     return not launched() or os.environ["RANK"] == "0"

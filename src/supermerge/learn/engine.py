@@ -21,11 +21,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from supermerge.distributed import local
 from supermerge.errors import UsageError
 from supermerge.learn.adam import Adam
 from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.merged import Merged
-from supermerge.learn.shards import WHOLE, Shards, local
+from supermerge.learn.shards import WHOLE, Shards
 from supermerge.learn.stepping import Item, Loss, Stepping
 from supermerge.learn.task_vectors import TaskVectors
 from supermerge.offload import offload_of

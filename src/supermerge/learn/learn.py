@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supermerge.checkpoint import Checkpoint, Resident, TensorSource, open_expert
-from supermerge.distributed import Peers
+from supermerge.distributed import Peers, local
 from supermerge.errors import CheckpointError, UsageError
 from supermerge.events import emit
 from supermerge.learn.adam import Adam
@@ -26,7 +26,7 @@ from supermerge.learn.factored_engine import FactoredEngine
 from supermerge.learn.loop import Batch, EarlyStopping, Loop, Saving
 from supermerge.learn.merged import Merged
 from supermerge.learn.parameters import Mergeable, find_mergeable, learning_mode
-from supermerge.learn.shards import Shards, local, peers_of, sum_gradients
+from supermerge.learn.shards import Shards, peers_of, sum_gradients
 from supermerge.learn.shared_engine import SharedEngine
 from supermerge.learn.state import StepRecord
 from supermerge.learn.stepping import Loss, Stepping

@@ -5,26 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from supermerge.checkpoint import Buffer, TensorSource
 from supermerge.checkpoint.source import check_flat, info_of
 from supermerge.checkpoint.view import View
-from supermerge.distributed import ALONE, Peers, current
+from supermerge.distributed import ALONE, Peers, current, is_sharded, rows_of
 from supermerge.errors import UsageError
 
-
-def local(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor, to be written in place: the tensor itself where it is not sharded."""
-    shard: Any = tensor
-    return shard.detach().to_local() if is_sharded(tensor) else tensor
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor; a plain model never imports what those are."""
-    return hasattr(tensor, "device_mesh")
+_NEEDED = ("set_gradient_divide_factor", "set_force_sum_reduction_for_comms", "set_reduce_scatter_unused_params")
+_NEEDED_TORCH = "2.13"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +28,7 @@ class Shards:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Shards:
         """Those of a model. UsageError where tensors are not dealt out by their rows over all processes alike."""
-        return cls({name: _rows(name, tensor) for name, tensor in tensors.items() if is_sharded(tensor)})
+        return cls({name: rows_of(name, tensor) for name, tensor in tensors.items() if is_sharded(tensor)})
 
     def source(self, source: TensorSource) -> TensorSource:
         """The same rows of a checkpoint."""
@@ -88,32 +80,22 @@ def peers_of(shards: Shards) -> Peers:
 
 
 def sum_gradients(model: nn.Module) -> None:
-    """Let FSDP add up the gradients of all processes, which it divides by their number otherwise."""
+    """Let FSDP add up the gradients of all processes, which it divides by their number otherwise.
+
+    UsageError where the installed torch is older than what this needs.
+    """
     from torch.distributed.fsdp import FSDPModule
 
+    lacking = [name for name in _NEEDED if not hasattr(FSDPModule, name)]
+    if lacking:
+        raise UsageError(
+            f"A sharded model is learned with torch {_NEEDED_TORCH} or newer; found torch {torch.__version__}, whose "
+            f"FSDPModule has no {lacking[0]}.",
+            hint="Install a newer torch, or learn without sharding.",
+        )
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
             # Processes learn from different tasks, which may not use the same parameters.
             module.set_reduce_scatter_unused_params(True)
-
-
-def _rows(name: str, tensor: Any) -> slice:
-    """The rows that FSDP2 gives this process: as `torch.chunk` cuts them."""
-    mesh, placements = tensor.device_mesh, tensor.placements
-    by_rows = len(placements) == 1 and placements[0].is_shard(0)
-    if not by_rows or mesh.size() != _world_size():
-        raise UsageError(
-            f"{name} is placed as {placements} over {mesh.size()} processes; expected its rows, over all of them.",
-            hint="Use `fully_shard` with its defaults.",
-        )
-    chunk = -(-tensor.shape[0] // mesh.size())
-    start = min(mesh.get_local_rank() * chunk, tensor.shape[0])
-    return slice(start, min(start + chunk, tensor.shape[0]))
-
-
-def _world_size() -> int:
-    import torch.distributed as dist
-
-    return dist.get_world_size()

@@ -50,9 +50,10 @@ class LearnSettings(BaseModel):
     of a task), its loss is measured every `every` steps, learning stops `patience` steps after the best, and with
     `refit` all validation data are then learned from, for the number of steps found. `clip` bounds the norm of the
     gradient. `residency` is where the experts lie between readings: `disk` or `memory`, or with `offload` on the disk
-    together with the model's own weights, all with the same result; or in memory as compressed task vectors, which
-    changes what is learned (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`; arXiv 2503.06921). With `hierarchy`
-    coefficients are learned in a tree, level by level.
+    together with the model's own weights, or with `sharded` on the disk while the processes that `torchrun` started
+    hold the model together (one alone holds it whole), all with the same result; or in memory as compressed task
+    vectors, which changes what is learned (`bf16`, `int8`, `tvq4`, `tvq3`, `tvq2`, `rtvq`; arXiv 2503.06921). With
+    `hierarchy` coefficients are learned in a tree, level by level.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,7 +72,9 @@ class LearnSettings(BaseModel):
     refit: bool = True
     clip: Positive | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
-    residency: Literal["auto", "disk", "memory", "offload", "bf16", "int8", "tvq4", "tvq3", "tvq2", "rtvq"] = "auto"
+    residency: Literal[
+        "auto", "disk", "memory", "offload", "sharded", "bf16", "int8", "tvq4", "tvq3", "tvq2", "rtvq"
+    ] = "auto"
     save_every: Positive = 30.0
     hierarchy: Hierarchy | None = None
 

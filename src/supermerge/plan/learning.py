@@ -11,7 +11,7 @@ from supermerge.learn.basis import Basis
 from supermerge.learn.compression import bits_per_number, is_coding
 from supermerge.learn.division import Division, divide
 from supermerge.methods.settings import LearnSettings
-from supermerge.plan.memory import OFFLOAD, model_bytes
+from supermerge.plan.memory import OFFLOAD, SHARDED, embedding_bytes, gathered_bytes, model_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,22 @@ class PlannedLearning:
     basis: Basis
     division: Division
     tasks: int
+    processes: int
+    tied: bool
+    """Whether the model may have embeddings that are its output layer too."""
 
     @classmethod
-    def of(cls, match: Match, settings: LearnSettings, tasks: int) -> PlannedLearning:
+    def of(
+        cls, match: Match, settings: LearnSettings, tasks: int, *, processes: int = 1, tied: bool = False
+    ) -> PlannedLearning:
         """From headers alone; one step has a batch of each of `tasks` tasks."""
         basis, by_row = Basis.of(settings, list(match.experts), match), settings.granularity == "row"
-        if basis.derived:
-            # What is made of the experts is no adapter.
-            return cls(match, settings, basis, Division({}, frozenset(), ()), tasks)
-        return cls(match, settings, basis, divide(match.base, match.experts, match.merged, by_row=by_row), tasks)
+        if basis.derived or processes > 1:
+            # What is made of the experts is no adapter, and several processes learn none as factors.
+            division = Division({}, frozenset(), ())
+        else:
+            division = divide(match.base, match.experts, match.merged, by_row=by_row)
+        return cls(match, settings, basis, division, tasks, processes, tied)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -54,7 +61,7 @@ class PlannedLearning:
     @property
     def step_reads(self) -> int:
         """Bytes read in every step: dense task vectors, unless they stay in memory, and an offloaded model."""
-        if self.residency not in ("disk", OFFLOAD):
+        if self.residency not in ("disk", OFFLOAD, SHARDED):
             return 0
         return self._dense_bytes + (self._model_reads if self.residency == OFFLOAD else 0)
 
@@ -74,6 +81,10 @@ class PlannedLearning:
         if self.residency == OFFLOAD:
             # A gradient, what waited for it or the new weights, the base as stored and in fp32, and a task vector.
             return self._factor_bytes + 5 * max(sizes, default=0)
+        if self.residency == SHARDED:
+            # Of gradients and buffers its rows; tied embeddings have a whole gradient.
+            own = (sum(sizes) + 2 * max(sizes, default=0)) // self.processes
+            return own + gathered_bytes(self.match) + (embedding_bytes(self.match) if self.tied else 0)
         return self._factor_bytes + sum(sizes) + 2 * max(sizes, default=0) + self._kept
 
     @property
@@ -93,8 +104,9 @@ class PlannedLearning:
     @property
     def residency(self) -> str:
         """Where the dense task vectors lie between readings: `disk`, `memory`, or in memory in a coding;
-        with `offload` on the disk, and the model too."""
-        return "disk" if self.settings.residency == "auto" else self.settings.residency
+        with `offload` on the disk, and the model too; with `sharded` on the disk, and the model in all processes."""
+        wanted = self.settings.residency
+        return "disk" if wanted == "auto" or (wanted == SHARDED and self.processes == 1) else wanted
 
     @property
     def _kept(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from supermerge.accelerator import CPU, accelerator
 from supermerge.assemble import Choice
 from supermerge.assemble.footprint import held_by, tensor_costs, threads_within
 from supermerge.checkpoint import Match
+from supermerge.learn.granularity import group_of
 from supermerge.methods import KINDS
 from supermerge.methods.measured import own_shape
 from supermerge.plan.rehearsal import bytes_per_element
@@ -21,6 +23,8 @@ from supermerge.statistics.budget import MATRICES_BYTES
 
 OFFLOAD = "offload"
 """The residency that keeps the model's own weights on the disk too."""
+SHARDED = "sharded"
+"""The residency of several processes that hold the model together, each its rows."""
 
 # What the libraries of a phase take once loaded, measured on Linux with the versions in constraints/cpu.txt.
 _MODEL_CLASS_BYTES = 150_000_000
@@ -95,7 +99,29 @@ def model_bytes(match: Match) -> int:
 
 def device_of(match: Match, residency: str | None) -> torch.device:
     """Where the tasks' model is computed: beside it gradients, as large, and activations must fit into a device."""
-    return CPU if residency == OFFLOAD else accelerator(3 * model_bytes(match))
+    return CPU if residency in (OFFLOAD, SHARDED) else accelerator(3 * model_bytes(match))
+
+
+def sharded_bytes(match: Match, processes: int, *, tied: bool) -> int:
+    """One process's rows of the model; embeddings that may be `tied` are held whole."""
+    return model_bytes(match) // processes + (embedding_bytes(match) if tied else 0)
+
+
+def embedding_bytes(match: Match) -> int:
+    """The largest tensor outside numbered layers, in fp32."""
+    outside = [info.numel for name, info in match.base.tensors.items() if not group_of(name, "layer")[-1:].isdigit()]
+    return 4 * max(outside, default=0)
+
+
+def gathered_bytes(match: Match) -> int:
+    """Of a sharded model, while one of its blocks runs backward: the block's weights and gradients.
+
+    Both twice, in one piece as they travel, and cut into tensors.
+    """
+    blocks: Counter[str] = Counter()
+    for name, info in match.base.tensors.items():
+        blocks[group_of(name, "layer")] += info.numel * 4
+    return 4 * max(blocks.values(), default=0)
 
 
 def offloaded_bytes(match: Match) -> int:

@@ -14,12 +14,22 @@ import torch
 from supermerge.accelerator import CPU, named
 from supermerge.assemble import output_infos
 from supermerge.assemble.adapter import AdapterLayout
+from supermerge.distributed import processes, processes_here
 from supermerge.errors import ResourceError
 from supermerge.methods.settings import LearnSettings
 from supermerge.plan.activations import Activations, activations
 from supermerge.plan.adapter import planned_adapter
 from supermerge.plan.learning import PlannedLearning
-from supermerge.plan.memory import OFFLOAD, PlannedMerge, device_of, model_bytes, model_class_bytes, offloaded_bytes
+from supermerge.plan.memory import (
+    OFFLOAD,
+    SHARDED,
+    PlannedMerge,
+    device_of,
+    model_bytes,
+    model_class_bytes,
+    offloaded_bytes,
+    sharded_bytes,
+)
 from supermerge.plan.phases import SIDE_BYTES, Phases, PlannedPhase, learned_merge, maker_of
 from supermerge.plan.residency import Chosen, Residency, choose, with_residency
 from supermerge.plan.tree import tree_cost
@@ -58,7 +68,7 @@ class Plan:
     steps: int | None
     residency: str | None
     """Where the experts lie between the readings of learning: `disk`, `memory`, or in memory in a coding;
-    with `offload` on the disk, and the weights of the model too."""
+    with `offload` on the disk, and the weights of the model too; with `sharded` on the disk, and the model in all."""
     residencies: tuple[Residency, ...]
     """What was considered, in the order of preference."""
     threads: int
@@ -119,7 +129,10 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         recipe, match, choice, {name: name for name in match.base.tensors} if recipe.tasks else None
     )
     output_bytes = _output_bytes(recipe, sources, layout)
-    learning = None if settings is None else PlannedLearning.of(match, settings, len(recipe.tasks))
+    tied = any(task.is_generation for task in recipe.tasks.values())
+    learning = None
+    if settings is not None:
+        learning = PlannedLearning.of(match, settings, len(recipe.tasks), processes=processes(), tied=tied)
     tree = tree_cost(settings, recipe, match)
     usual = Phases(
         recipe,
@@ -132,7 +145,7 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         output_bytes,
         resident,
         0,
-        min(resident + available, recipe.memory or sys.maxsize),
+        min(resident + available // processes_here(), recipe.memory or sys.maxsize),
     )
 
     def phases_of(residency: str | None) -> Phases:
@@ -142,7 +155,11 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
         kept = replace(usual, held=resident + classes, learning=with_residency(learning, residency))
         if device_of(match, residency) != CPU:
             return replace(kept, active=Activations(0, 0))
-        model = offloaded_bytes(match) if residency == OFFLOAD else model_bytes(match)
+        model = model_bytes(match)
+        if residency in (OFFLOAD, SHARDED):
+            model = offloaded_bytes(match)
+        if residency == SHARDED:  # what is scored, the first process has in a file
+            model += sharded_bytes(match, processes(), tied=tied)
         return replace(kept, held=kept.held + model, model=model)
 
     chosen = choose(recipe, phases_of)
@@ -154,6 +171,8 @@ def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, ta
     needed += tree.at_once if tree else 0
     if chosen.name == OFFLOAD:
         needed += learning.scratch if learning else model_bytes(match)
+    if chosen.name == SHARDED:
+        needed += model_bytes(match)
     return Plan(
         method=method.name,
         title=method.title,

@@ -1,8 +1,9 @@
 """Where task vectors, and the model, lie while a run works: the choice within a memory budget.
 
 In order of exactness, and of speed among equals: in memory (`memory`), streamed from the disk in every step (`disk`),
-and with the model's own weights streamed as well (`offload`). All three give the same bytes. Compressed task vectors
-are never chosen by themselves: they hold more than streaming and are not exact; all they buy is fewer bytes per step.
+and with the model's own weights streamed as well (`offload`). All three give the same bytes. Several processes hold
+the model together instead, each its rows (`sharded`). Compressed task vectors are never chosen by themselves: they hold
+more than streaming and are not exact; all they buy is fewer bytes per step.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from supermerge.distributed import processes
 from supermerge.methods.settings import LearnSettings
 from supermerge.plan.learning import PlannedLearning
-from supermerge.plan.memory import OFFLOAD
+from supermerge.plan.memory import OFFLOAD, SHARDED
 from supermerge.plan.phases import Phases
 from supermerge.recipe import Recipe
 
-_EXACT = ("memory", "disk", OFFLOAD)
+_EXACT = ("memory", "disk", OFFLOAD, SHARDED)
 _COMPRESSED = ("bf16", "int8", "tvq4", "rtvq")
 
 
@@ -61,9 +63,15 @@ def choose(recipe: Recipe, phases: Callable[[str | None], Phases]) -> Chosen:
 def _ladder(recipe: Recipe, settings: LearnSettings | None) -> list[str | None]:
     if settings is None:
         return [None, OFFLOAD] if recipe.tasks else [None]
+    if settings.residency == SHARDED and processes() == 1:
+        return ["disk"]
     if settings.residency != "auto":
         return [settings.residency]
-    exact: list[str | None] = ["disk", OFFLOAD] if settings.precision == "fp32" else ["disk"]
+    exact: list[str | None] = ["disk"]
+    if processes() > 1:
+        exact.append(SHARDED)
+    elif settings.precision == "fp32":
+        exact.append(OFFLOAD)
     return exact if recipe.memory is None else ["memory", *exact]
 
 

@@ -28,8 +28,8 @@ def measured(ready: Prepared, choice: Choice) -> Iterator[Choice]:
     from supermerge.statistics import supplied
 
     with ExitStack() as files:
-        with current().after_first():
-            complete = supplied(choice.bounds, ready.statistics(), files)
+        with current().after_first(), ready.alone() as able:
+            complete = supplied(choice.bounds, able.statistics(), files)
         with_them = {id(bound): each for bound, each in zip(choice.bounds, complete, strict=True)}
         yield Choice(
             with_them[id(choice.default)],

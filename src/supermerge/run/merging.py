@@ -17,6 +17,7 @@ from supermerge.events import emit, phase
 from supermerge.methods import get
 from supermerge.methods.settings import LearnSettings
 from supermerge.plan import plan
+from supermerge.plan.memory import SHARDED
 from supermerge.recipe import Recipe
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.results import ModelResult, Results, TaskResult
@@ -103,8 +104,13 @@ def run_beside(
             with _learned(ready, states.path, last_good, earlier) as learned:
                 written = _write_weights(ready, learned, out.staging, earlier, peers)
 
+                _give_back_shards(ready)
+
                 def finish() -> Results:
-                    results, worse = _write_rest(ready, learned, written, journal, out.staging, path, rivals, earlier)
+                    with ready.alone() as able:
+                        results, worse = _write_rest(
+                            able, learned, written, journal, out.staging, path, rivals, earlier
+                        )
                     if worse and wanted.if_worse == "fail":
                         refused = out.set_aside()
                         states.discard()
@@ -121,6 +127,13 @@ def run_beside(
     return Result(path, results)
 
 
+def _give_back_shards(ready: Prepared) -> None:
+    """What is left to do, the first process does alone."""
+    if ready.bench is not None and ready.residency == SHARDED:
+        ready.bench.give_back()
+        give_back_freed_memory()
+
+
 def _require_shareable(peers: Peers, settings: LearnSettings | None, residency: str | None) -> None:
     """RecipeError for what one process alone can learn."""
     if peers.size == 1 or settings is None:
@@ -132,8 +145,8 @@ def _require_shareable(peers: Peers, settings: LearnSettings | None, residency: 
         )
     if "offload" in (residency, settings.residency):
         raise RecipeError(
-            f"residency offload: {peers.size} processes learn with the model in the memory of each.",
-            hint="Start it without torchrun, or allow more memory.",
+            f"residency offload: {peers.size} processes learn with the model in their memory, whole or sharded.",
+            hint="Choose residency sharded, or start it without torchrun.",
         )
 
 

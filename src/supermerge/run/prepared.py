@@ -12,11 +12,12 @@ from blake3 import blake3
 
 from supermerge.accelerator import reproducible
 from supermerge.checkpoint import Match
+from supermerge.distributed import current
 from supermerge.errors import RecipeError
 from supermerge.events import emit, phase
 from supermerge.learn.session import Session
 from supermerge.methods.settings import LearnSettings
-from supermerge.plan.memory import OFFLOAD, device_of
+from supermerge.plan.memory import OFFLOAD, SHARDED, device_of
 from supermerge.recipe import Recipe
 from supermerge.resolve import Opened, learn_settings, opened
 from supermerge.run.environment import versions
@@ -39,13 +40,27 @@ class Prepared:
     bench: Workbench | None
     residency: str | None = None
     """Where the plan keeps what is learned from, where the recipe leaves it open."""
+    scratch: Path | None = None
+    """Where weights lie in a file, if they do."""
 
     def learn_settings(self, recipe: Recipe) -> LearnSettings | None:
         """How the method of `recipe` learns within this plan; None where it does not."""
         settings = learn_settings(recipe)
-        if settings is None or self.residency is None or settings.residency != "auto":
-            return settings
-        return settings.model_copy(update={"residency": self.residency})
+        if settings is None:
+            return None
+        residency = self.residency if settings.residency == "auto" else settings.residency
+        # Where the model is sharded, it is so already; task vectors then are on the disk.
+        residency = "disk" if residency == SHARDED else residency or "auto"
+        return settings.model_copy(update={"residency": residency})
+
+    @contextmanager
+    def alone(self) -> Iterator[Prepared]:
+        """What the first process can work with by itself: where the model is sharded, it has another one, in a file."""
+        if self.residency != SHARDED or current().rank > 0:
+            yield self
+            return
+        with ExitStack() as stack:
+            yield replace(self, bench=_bench(self.recipe, self.opened, OFFLOAD, self.scratch, stack))
 
     def require_bench(self, why: str) -> Workbench:
         """The workbench; RecipeError where the recipe has no tasks."""
@@ -91,7 +106,8 @@ def prepared(
     """Open and read everything that `recipe` names; every mistake in it surfaces here, before anything is written.
 
     Without rows there is nothing to learn from or to score on, only something to merge. `residency` is the plan's;
-    where it is `offload`, the model lies in a file without a name in `scratch`.
+    where it is `offload`, the model lies in a file without a name in `scratch`, and where it is `sharded`, the processes
+    of this run hold it together.
     """
     with phase("preparing"):
         rows = read_task_rows(recipe.tasks) if with_rows else {}
@@ -101,17 +117,25 @@ def prepared(
         if not recipe.tasks:
             yield Prepared(recipe, sources, sources.match, rows, None)
             return
-        from supermerge.offload import Offload, computing
-        from supermerge.tasks.workbench import Workbench
-
-        offload = stack.enter_context(computing(Offload(scratch))) if residency == OFFLOAD else None
-        with phase("building"):
-            device = device_of(sources.match, residency)
-            stack.enter_context(reproducible(device))
-            bench = Workbench(sources.base, sources.experts, recipe.tasks, device=device, offload=offload)
+        bench = _bench(recipe, sources, residency, scratch, stack)
         shared, kept = set(bench.merged_names), set(bench.merged_names) | set(bench.copied_names)
         order = [name for name in sources.base.tensors if name in kept]
         merged = [name for name in order if name in shared and name in set(sources.match.merged)]
         copied = [name for name in order if name not in set(merged)]
         match = replace(sources.match, merged=merged, copied=copied)
-        yield Prepared(recipe, sources, match, rows, bench, residency)
+        yield Prepared(recipe, sources, match, rows, bench, residency, scratch)
+
+
+def _bench(
+    recipe: Recipe, sources: Opened, residency: str | None, scratch: Path | None, stack: ExitStack
+) -> Workbench:
+    """The workbench, with the model where `residency` says."""
+    from supermerge.offload import Offload, computing
+    from supermerge.tasks.workbench import Workbench
+
+    offload = stack.enter_context(computing(Offload(scratch))) if residency == OFFLOAD else None
+    with phase("building"):
+        device = device_of(sources.match, residency)
+        stack.enter_context(reproducible(device))
+        shard = residency == SHARDED
+        return Workbench(sources.base, sources.experts, recipe.tasks, device=device, offload=offload, shard=shard)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from supermerge.checkpoint import Buffer, Checkpoint, TensorSource
+from supermerge.distributed import is_sharded, local, rows_of
 from supermerge.offload import Offload, offload_of
 from supermerge.tasks.binding import Binding, Origin
 from supermerge.tasks.bound import Bound
@@ -40,12 +41,13 @@ class Host:
         dtype: torch.dtype,
         device: torch.device,
         offload: Offload | None = None,
+        empty: bool = False,
     ) -> Self:
         """Build the class that `kind` (an Auto class, or a model class) picks, and load the base's weights into it.
 
-        With `offload` the parameters lie in its file from the beginning. A pooler that the base lacks, or that the
-        tasks bring themselves (`without_pooler`), is left out. Raises CheckpointError for any other tensor that the
-        base lacks.
+        With `offload` the parameters lie in its file from the beginning; with `empty` nothing is loaded yet. A pooler
+        that the base lacks, or that the tasks bring themselves (`without_pooler`), is left out. Raises CheckpointError
+        for any other tensor that the base lacks.
         """
         model = build(kind, read_config(base.config, base.label), base.label, dtype)
         binding = Binding.of(model, base)
@@ -60,7 +62,8 @@ class Host:
         used = set(binding.file_names)
         poolers = tuple(name for name in whole if name not in used)
         host = cls(model, binding, base, poolers, device, dtype)
-        host.load(base)
+        if not empty:
+            host.load(base)
         return host
 
     def bind(self, source: TensorSource) -> Bound:
@@ -74,7 +77,7 @@ class Host:
     def load(self, source: TensorSource, only: Collection[str] | None = None) -> None:
         """Overwrite the weights with those of `source`, which has the base's file names; one tensor at a time.
 
-        With `only`, those that are made of file tensors with these names.
+        With `only`, those that are made of file tensors with these names. Of a sharded tensor this process's rows.
         """
         bound, buffer = self.bind(source), Buffer()
         wanted = None if only is None else set(only)
@@ -82,7 +85,8 @@ class Host:
         for name, tensor in self.model.state_dict(keep_vars=True).items():
             chosen = name in bound.tensors and (wanted is None or wanted.issuperset(self.binding.files(name)))
             if chosen and id(tensor) not in done:
-                _overwrite(tensor, bound.read(name, buffer=buffer))
+                rows = rows_of(name, tensor) if is_sharded(tensor) else None
+                _overwrite(local(tensor), bound.read(name, rows, buffer=buffer))
                 done.add(id(tensor))
 
 

@@ -18,6 +18,7 @@ from supermerge.tasks.host import Host
 from supermerge.tasks.labels import head_labels
 from supermerge.tasks.models import build, is_pooler, read_config
 from supermerge.tasks.pooled import pooled_head
+from supermerge.tasks.sharded import shard_models
 from supermerge.tasks.zero_shot import gives_image_embeddings, zero_shot_head
 
 _GENERATIVE = {"causal-lm": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
@@ -93,12 +94,14 @@ def build_task_models(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     offload: Offload | None = None,
+    shard: bool = False,
 ) -> tuple[Host, dict[str, Head]]:
     """The host, holding the base's weights, and the head of every task; all in eval mode.
 
     `kind` is the host's class; by default the generative one where a task generates, else the headless backbone.
-    `offload` takes the host's parameters. Raises CheckpointError for everything that is missing: no parameter is ever
-    initialised.
+    `offload` takes the host's parameters; with `shard` all processes of this run hold their rows of them. Raises
+    CheckpointError for everything that is missing: no parameter is ever initialised; RecipeError where these tasks
+    cannot share a sharded model.
     """
     skeletons = {
         name: build(head.auto_class, read_config(head.config, head.label), head.label, dtype)
@@ -112,8 +115,13 @@ def build_task_models(
         dtype=dtype,
         device=torch.device(device),
         offload=offload,
+        empty=shard,
     )
-    return host, {name: _head(host, source, skeletons.get(name)) for name, source in wanted.items()}
+    heads = {name: _head(host, source, skeletons.get(name)) for name, source in wanted.items()}
+    if shard:
+        shard_models(host.model, {name: head.module for name, head in heads.items()})
+        host.load(base)
+    return host, heads
 
 
 def host_class(base: Checkpoint, wanted: Mapping[str, HeadSource]) -> Any:

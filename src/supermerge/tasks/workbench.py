@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from supermerge.checkpoint import Checkpoint, TensorSource
+from supermerge.distributed import is_sharded, local
 from supermerge.errors import RecipeError
 from supermerge.offload import Offload
 from supermerge.tasks.binding import Binding
@@ -36,7 +37,8 @@ class Workbench:
     says. `model` is the shared backbone: its state_dict's names are those that `bind` gives
     a checkpoint's tensors. Whatever is written into its parameters (`load`, or a learner) is what every task's
     `logits`, `supervised_loss` and evaluation see. `image_cache` bounds the bytes of processed images kept in memory.
-    With `offload`, which must be entered meanwhile, the backbone lies in a file.
+    With `offload`, which must be entered meanwhile, the backbone lies in a file. With `shard` every process of this run
+    holds its rows of it, and all must do the same with it at the same time.
 
     Raises CheckpointError where a tensor of the backbone or of a head is in no file: nothing is ever initialised.
     """
@@ -51,12 +53,15 @@ class Workbench:
         device: torch.device | str = "cpu",
         image_cache: int = 2**28,
         offload: Offload | None = None,
+        shard: bool = False,
     ) -> None:
         self.specs = dict(tasks)
         self.device = torch.device(device)
         with ExitStack() as files:
             sources = {name: head_source(name, spec, experts, files) for name, spec in self.specs.items()}
-            self._host, self.heads = build_task_models(base, sources, dtype=dtype, device=self.device, offload=offload)
+            self._host, self.heads = build_task_models(
+                base, sources, dtype=dtype, device=self.device, offload=offload, shard=shard
+            )
         self._directories = {
             name: [base.directory, experts[spec.expert].directory] for name, spec in self.specs.items()
         }
@@ -95,7 +100,10 @@ class Workbench:
     def give_back(self) -> None:
         """Give the weights' memory back, whoever still holds the modules: nothing can be loaded or run any more."""
         for tensor in (*self.model.parameters(), *self.model.buffers()):
-            tensor.data = tensor.data.new_empty(0)
+            if is_sharded(tensor):
+                local(tensor).untyped_storage().resize_(0)
+            else:
+                tensor.data = tensor.data.new_empty(0)
 
     def directories(self, task: str) -> list[Path | None]:
         """Where the files beside the weights are looked for: with the base, then with the task's expert."""

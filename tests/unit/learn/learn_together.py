@@ -13,10 +13,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import supermerge
 from architectures import build, make_experts, state_of
-from supermerge.distributed import Peers, launched, united
+from supermerge.distributed import Peers, is_sharded, launched, united
 from supermerge.learn.learn import Learned
 from supermerge.learn.loop import EarlyStopping
-from supermerge.learn.shards import is_sharded
 
 # (architecture, whether FSDP2 shards it, settings); Llama's embeddings are tied, and no row number divides evenly.
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
