@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,25 @@ LEARN = ("--set", "method.name=supermerge", "--set", "method.steps=6", "--set", 
 
 def coefficients(directory: Path) -> dict[str, torch.Tensor]:
     return load_file(directory / "coefficients.safetensors")
+
+
+def test_a_recipe_is_learned_sharded_and_what_is_left_to_do_the_first_process_does_alone(tiny: Path) -> None:
+    # It starts at a merge that needs statistics of the experts.
+    steps = ("run", "recipe.yaml", *LEARN, "--set", "method.init=fisher", "--quiet", "-o")
+    alone = together(("-m", "supermerge", *steps, "alone"), tiny, 1)
+    assert alone.codes == [0], alone.errors
+    for place in list(tiny.rglob("statistics")):
+        shutil.rmtree(place)
+    many = together(("-m", "supermerge", *steps, "many", "--set", "method.residency=sharded"), tiny, 2)
+    assert many.codes == [0, 0], many.errors
+    expected, found = coefficients(tiny / "alone"), coefficients(tiny / "many")
+    assert found.keys() == expected.keys()
+    for group, w in expected.items():
+        assert torch.allclose(found[group], w, rtol=0, atol=1e-4), group
+    told = [json.loads((tiny / name / "metrics.json").read_text())["models"] for name in ("alone", "many")]
+    assert [model["scores"].keys() for model in told[1]] == [model["scores"].keys() for model in told[0]]
+    assert [model["mean"] for model in told[1]] == pytest.approx([model["mean"] for model in told[0]], abs=0.02)
+    assert verify(tiny / "many").tensors
 
 
 LOSES = """

@@ -82,8 +82,9 @@ class PlannedLearning:
             # A gradient, what waited for it or the new weights, the base as stored and in fp32, and a task vector.
             return self._factor_bytes + 5 * max(sizes, default=0)
         if self.residency == SHARDED:
-            # Of gradients and buffers its rows; tied embeddings have a whole gradient.
-            own = (sum(sizes) + 2 * max(sizes, default=0)) // self.processes
+            # Gradients wait, as rows, where a process has several tasks; tied embeddings have a whole one.
+            waiting = sum(sizes) if self.tasks > self.processes else 0
+            own = (waiting + 2 * max(sizes, default=0)) // self.processes
             return own + gathered_bytes(self.match) + (embedding_bytes(self.match) if self.tied else 0)
         return self._factor_bytes + sum(sizes) + 2 * max(sizes, default=0) + self._kept
 

@@ -116,12 +116,12 @@ def embedding_bytes(match: Match) -> int:
 def gathered_bytes(match: Match) -> int:
     """Of a sharded model, while one of its blocks runs backward: the block's weights and gradients.
 
-    Both twice, in one piece as they travel, and cut into tensors.
+    Both twice, in one piece as they travel and cut into tensors; what the block before sent is let go after that.
     """
     blocks: Counter[str] = Counter()
     for name, info in match.base.tensors.items():
         blocks[group_of(name, "layer")] += info.numel * 4
-    return 4 * max(blocks.values(), default=0)
+    return 5 * max(blocks.values(), default=0)
 
 
 def offloaded_bytes(match: Match) -> int:

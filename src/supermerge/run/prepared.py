@@ -106,8 +106,8 @@ def prepared(
     """Open and read everything that `recipe` names; every mistake in it surfaces here, before anything is written.
 
     Without rows there is nothing to learn from or to score on, only something to merge. `residency` is the plan's;
-    where it is `offload`, the model lies in a file without a name in `scratch`, and where it is `sharded`, the processes
-    of this run hold it together.
+    where it is `offload`, the model lies in a file without a name in `scratch`, and where it is `sharded`, all
+    processes of this run hold it together.
     """
     with phase("preparing"):
         rows = read_task_rows(recipe.tasks) if with_rows else {}
@@ -126,9 +126,7 @@ def prepared(
         yield Prepared(recipe, sources, match, rows, bench, residency, scratch)
 
 
-def _bench(
-    recipe: Recipe, sources: Opened, residency: str | None, scratch: Path | None, stack: ExitStack
-) -> Workbench:
+def _bench(recipe: Recipe, sources: Opened, residency: str | None, scratch: Path | None, stack: ExitStack) -> Workbench:
     """The workbench, with the model where `residency` says."""
     from supermerge.offload import Offload, computing
     from supermerge.tasks.workbench import Workbench

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from supermerge.errors import RecipeError
+from supermerge.resources import give_back_large_blocks
 
 _HINT = "Start it without torchrun (residency offload needs little memory), or merge these tasks apart."
 
@@ -29,7 +30,7 @@ def shard_models(host: nn.Module, models: Mapping[str, nn.Module]) -> None:
     """
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, share_comm_ctx
 
     kept = _kept_whole(host)
     units = [unit for unit in _units(host) if any(id(p) not in kept and p.dim() > 1 for p in unit.parameters())]
@@ -40,9 +41,15 @@ def shard_models(host: nn.Module, models: Mapping[str, nn.Module]) -> None:
     _require_same(models, units)
     device = next(host.parameters()).device
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for unit in units:
-        ignored = {parameter for parameter in unit.parameters() if id(parameter) in kept}
-        fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=ignored)
+    give_back_large_blocks()
+    sharded = [
+        fully_shard(
+            unit, mesh=mesh, reshard_after_forward=True, ignored_params={p for p in unit.parameters() if id(p) in kept}
+        )
+        for unit in units
+    ]
+    # Else each keeps what it has sent until the backward pass is over: all gradients of the model, whole.
+    share_comm_ctx(sharded)
 
 
 def _units(module: nn.Module) -> Iterator[nn.Module]:

@@ -12,7 +12,7 @@ import pytest
 from supermerge.assemble.footprint import held_by, threads_within
 from supermerge.assemble.workers import at_most_threads, default_threads
 from supermerge.errors import ResourceError
-from supermerge.plan import plan
+from supermerge.plan import Plan, plan
 
 EXPERTS = 2 * 2 * 8 * 4 * 4
 """Bytes of the two experts' merged tensors."""
@@ -97,3 +97,32 @@ def test_a_merge_within_little_room(recipe: dict[str, Any]) -> None:
     tight = plan({**data_free, "memory": roomy.peak_memory - 1})
     assert (tight.threads, tight.refusals) == (1, ())
     assert tight.peak_memory < roomy.peak_memory
+
+
+def test_several_processes_hold_a_model_together_that_is_too_large_for_one(
+    learning: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of models this small, the blocks that travel are the whole model.
+    monkeypatch.setattr(sys.modules["supermerge.plan.learning"], "gathered_bytes", lambda match: 0)
+
+    def planned(residency: str = "auto", **more: Any) -> Plan:
+        return plan({**learning, "method": {**learning["method"], "residency": residency}, **more})
+
+    alone = planned("sharded")
+    assert (alone.residency, alone.peak_memory) == ("disk", planned("disk").peak_memory)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    whole, sharded = planned("disk"), planned("sharded")
+    assert whole.residency == "disk"
+    assert (sharded.residency, sharded.peak_memory < whole.peak_memory) == ("sharded", True)
+    # Its rows of model and gradients, and what scoring needs.
+    assert sharded.peak_memory - 1000 < (whole.peak_memory - 1000) / 2
+    roomy, tight = (planned(memory=whole.peak_memory - less) for less in (0, 1))
+    assert (roomy.residency, tight.residency) == ("disk", "sharded")
+    assert tight.peak_memory == sharded.peak_memory
+    assert planned(memory=sharded.peak_memory - 1).refusals
+    # What is free is shared by the processes of one machine.
+    monkeypatch.setattr(sys.modules["supermerge.plan.plan"], "available_bytes", lambda: whole.peak_memory)
+    assert planned().residency == "sharded"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert planned().residency == "disk"

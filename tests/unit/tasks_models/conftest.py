@@ -170,6 +170,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pat
     return save
 
 
+@pytest.fixture(scope="session")
+def every_case() -> list[str]:
+    """The names of all cases."""
+    return list(CASES)
+
+
 @pytest.fixture
 def case(request: pytest.FixtureRequest, saved: Any, tmp_path: Path) -> Any:
     """A case of its own, whose files a test may change."""
