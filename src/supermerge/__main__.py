@@ -1,6 +1,6 @@
 """`python -m supermerge`: the command line."""
 
-from supermerge.cli.main import main
+from supermerge.cli.main import program
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from supermerge.checkpoint import Buffer, Checkpoint, TensorInfo, TensorSource, hash_stored
+from supermerge.checkpoint import Buffer, Checkpoint, TensorInfo, TensorSource, hash_shard, hash_stored
 from supermerge.checkpoint.adapters import CONFIG_NAME, WEIGHTS_NAME, is_adapter, open_expert, read_settings
 from supermerge.errors import CheckpointError, RefusedError
 from supermerge.events import emit, phase
@@ -88,10 +88,10 @@ def input_differences(lock: Lock, inputs: Inputs) -> tuple[dict[str, list[str]],
         return {"": [error.message]}, 0
 
 
-def require_written(directory: Path, infos: Sequence[TensorInfo], hashes: Mapping[str, str]) -> None:
+def require_written(directory: Path, infos: Sequence[TensorInfo], hashes: Mapping[str, str]) -> dict[str, str]:
     """Read back what was just written: RefusedError unless it has these names, shapes and dtypes, and `hashes`.
 
-    Tensors without a hash are another process's to read back.
+    Gives the hash of every file that was read, by its name. Tensors without a hash are another process's to read back.
     """
     with Checkpoint.open(weights_of(directory)) as written:
         announced = {info.name: info for info in infos}
@@ -100,12 +100,20 @@ def require_written(directory: Path, infos: Sequence[TensorInfo], hashes: Mappin
             for name in sorted(announced.keys() | written.tensors.keys())
             if announced.get(name) != written.tensors.get(name)
         ]
-        differences = differences or list(_changed_tensors("tensor", written, hashes, list(hashes)))
+        paths = [file.path for file in written.fingerprint()]
+    files: dict[str, str] = {}
+    for number, path in enumerate(paths if not differences else [], start=1):
+        found = hash_shard(path, hashes)
+        if found is not None:
+            files[path.name], tensors = found
+            differences += [f"tensor {name} has changed" for name, value in tensors.items() if hashes[name] != value]
+        emit("progress", phase="verify", done=number, total=len(paths), unit="files")
     if differences:
         raise RefusedError(
             f"{directory}: the disk gives back other bytes than were written:\n" + "\n".join(differences[:_NAMED]),
             hint="The disk or the memory may be failing: write to another disk.",
         )
+    return files
 
 
 def weights_of(directory: Path) -> Path:

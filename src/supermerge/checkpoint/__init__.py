@@ -5,7 +5,7 @@ from supermerge.checkpoint.checkpoint import Checkpoint, place_of
 from supermerge.checkpoint.chosen_rows import ChosenRows, MeanRow, Row, Run, runs
 from supermerge.checkpoint.composed import Composed
 from supermerge.checkpoint.finite import require_finite
-from supermerge.checkpoint.hashing import hash_stored, hash_tensor
+from supermerge.checkpoint.hashing import hash_shard, hash_stored, hash_tensor
 from supermerge.checkpoint.match import Match, match
 from supermerge.checkpoint.memory import Resident
 from supermerge.checkpoint.output import OutputDirectory
@@ -29,6 +29,7 @@ __all__ = [
     "ShardWriter",
     "TensorInfo",
     "TensorSource",
+    "hash_shard",
     "hash_stored",
     "hash_tensor",
     "load_tensors",

@@ -157,7 +157,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         if key in found:
             raise Refused(f"its header has {key!r} twice")
-        if any("\ud800" <= letter <= "\udfff" for letter in key):
+        if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
             raise Refused(f"its header has a name that is not Unicode text: {key!a}")
         found[key] = value
     return found

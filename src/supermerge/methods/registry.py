@@ -70,7 +70,6 @@ class Method:
     title: str
     paper: str
     function: Callable[..., Tensor] | None
-    parameters: type[BaseModel]
     scope: Scope | Callable[[Values], Scope]
     doc: str
     needs_base: bool = True
@@ -86,6 +85,11 @@ class Method:
     cost: str = ""
     use: str = ""
     avoid: str = ""
+
+    @property
+    def parameters(self) -> type[BaseModel]:
+        """What checks the parameters."""
+        return _configuration_of(self.name, self.function)
 
     @property
     def kind(self) -> Literal["static", "learned"]:
@@ -251,6 +255,12 @@ injected_of = cache(injected)
 
 
 @cache
+def _configuration_of(name: str, function: Callable[..., Tensor] | None) -> type[BaseModel]:
+    """Made for the methods that are used: for all, it would take longer than to import them."""
+    return configuration(name, function or (lambda: None))
+
+
+@cache
 def takes(function: Callable[..., Any]) -> frozenset[str]:
     """The names of a function's parameters."""
     return frozenset(inspect.signature(function).parameters)
@@ -288,7 +298,6 @@ def method(
             title=title,
             paper=paper,
             function=function,
-            parameters=configuration(name, function),
             scope=scope,
             doc=inspect.getdoc(function) or title,
             needs_base=needs_base,
@@ -314,8 +323,7 @@ def learned(
     name: str, spec: LearnedSpec, *, title: str, paper: str, doc: str, cost: str = "", use: str = "", avoid: str = ""
 ) -> Method:
     """Register a method whose coefficients are learned."""
-    nothing = configuration(name, lambda: None)
-    entry = Method(name, title, paper, None, nothing, "element", doc, learned=spec, cost=cost, use=use, avoid=avoid)
+    entry = Method(name, title, paper, None, "element", doc, learned=spec, cost=cost, use=use, avoid=avoid)
     _add(entry, ())
     return entry
 

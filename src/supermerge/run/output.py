@@ -34,10 +34,14 @@ _OF_A_MODEL = ("config.json", "generation_config.json")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was read on the way, the hash of every tensor written, and what an adapter is and lost, if it is one."""
+    """What was read on the way, the hash of every tensor written, and what an adapter is and lost, if it is one.
+
+    `files` are the hashes of the files of weights that this process wrote, by name.
+    """
 
     assembled: Assembled
     hashes: dict[str, str]
+    files: Mapping[str, str]
     layout: AdapterLayout | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
     read_elsewhere: int = 0
@@ -52,7 +56,7 @@ def write_weights(directory: Path, ready: Prepared, choice: Choice, peers: Peers
     layout = adapter_of_recipe(ready)
     if layout is None:
         return _write_shards(directory, ready, choice, peers)
-    found = _write_adapter(directory, ready, choice, layout) if peers.rank == 0 else Written(Assembled(), {})
+    found = _write_adapter(directory, ready, choice, layout) if peers.rank == 0 else Written(Assembled(), {}, {})
     peers.exchange(None)
     return found
 
@@ -66,10 +70,10 @@ def _write_shards(directory: Path, ready: Prepared, choice: Choice, peers: Peers
         assembled = _merge_names([name for name in _names(ready) if name in names], writer, ready, choice, peers)
         own = writer.close()
     parts = peers.exchange((assembled, own, _bytes_read(ready) - before))
-    require_written(directory, infos, own)
+    files = require_written(directory, infos, own)
     hashes = union([hashes for _, hashes, _ in parts], {info.name: place for place, info in enumerate(infos)})
     seen = Assembled.of_all([part for part, _, _ in parts], _names(ready))
-    return Written(seen, hashes, read_elsewhere=sum(read for _, _, read in parts) - parts[peers.rank][2])
+    return Written(seen, hashes, files, read_elsewhere=sum(read for _, _, read in parts) - parts[peers.rank][2])
 
 
 def _write_adapter(directory: Path, ready: Prepared, choice: Choice, layout: AdapterLayout) -> Written:
@@ -78,8 +82,8 @@ def _write_adapter(directory: Path, ready: Prepared, choice: Choice, layout: Ada
         assembled, errors = merge_all(writer, ready, choice, layout)
         hashes = writer.close()
     (directory / CONFIG_NAME).write_text(layout.saved.config(), encoding="utf-8")
-    require_written(directory, infos, hashes)
-    return Written(assembled, hashes, layout, errors)
+    files = require_written(directory, infos, hashes)
+    return Written(assembled, hashes, files, layout, errors)
 
 
 def merge_all(
@@ -150,11 +154,12 @@ def write_lock(
     history: Sequence[Change],
 ) -> None:
     """Write `recipe.lock.json`: what was read and written, by content. The last file that is written."""
-    files = {
-        str(path.relative_to(directory)): hash_file(path)
+    names = {
+        str(path.relative_to(directory)): path
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.suffix != ".jsonl"
     }
+    files = {name: written.files.get(name) or hash_file(path) for name, path in names.items()}
     base_hashes, expert_hashes = _read_hashes(sources, written.assembled)
     lock = Lock(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
