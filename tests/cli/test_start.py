@@ -27,6 +27,26 @@ def test_help_is_quick() -> None:
     assert min(seconds) < 0.5
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["methods", "nope", "--json"], 3), (["pln"], 2)])
+def test_a_process_says_all_and_ends_with_the_code(
+    supermerge_command: Callable[..., object], arguments: list[str], code: int
+) -> None:
+    here = supermerge_command(*arguments)
+    done = subprocess.run([sys.executable, "-m", "supermerge", *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, here.out)
+    assert bool(done.stderr) == bool(here.err)
+
+
+def test_what_is_registered_for_the_end_is_called() -> None:
+    code = (
+        "import atexit, sys\nfrom supermerge.cli import main\nsys.argv = ['supermerge', '--version']\n"
+        "real = main.main\n"
+        "main.main = lambda: (atexit.register(lambda: print('the end')), real())\nmain.program()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "the end")
+
+
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys\nfrom supermerge.cli.main import main\nsys.argv = ['supermerge', '--help']\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,10 +43,14 @@ class Context:
             # A step of the stream gives 64 bits: two numbers of 24 bits, as `Generator.random` would make them, but
             # that takes half as long again.
             steps = -(-(inside % 2 + count) // 2)
-            raw = stream.advance(inside // 2).random_raw(steps).view(np.uint32)[inside % 2 :]
+            raw = stream.advance(inside // 2).random_raw(steps).view(np.uint32)[inside % 2 :][:count]
             part = slice(done, done + count)
-            np.right_shift(raw[:count], 8, out=draws[:count], casting="unsafe")
-            draws[:count] *= np.float32(2**-24)
-            kept[part] = draws[:count] < (wanted[part] if isinstance(wanted, np.ndarray) else wanted)
+            if isinstance(wanted, np.ndarray):
+                np.right_shift(raw, 8, out=draws[:count], casting="unsafe")
+                draws[:count] *= np.float32(2**-24)
+                np.less(draws[:count], wanted[part], out=kept[part])
+            else:
+                # r · 2⁻²⁴ < p, for the upper 24 bits r, without making numbers of them.
+                kept[part] = raw < math.ceil(float(np.float32(wanted)) * 2**24) << 8
             done += count
         return torch.from_numpy(kept).view(like.shape).to(like)

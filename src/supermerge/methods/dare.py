@@ -57,7 +57,7 @@ def thinned(
     dropped = []
     for i, (tau, p) in enumerate(zip(taus, per_expert(drop, len(taus)), strict=True)):
         factor = 1 / (1 - p) if survey is None else survey.factor(i)
-        dropped.append(tau * factor * context.bernoulli("dare", i, 1 - p, tau) if p else tau)
+        dropped.append(context.bernoulli("dare", i, 1 - p, tau).mul_(tau * factor) if p else tau)
     return dropped
 
 
@@ -138,4 +138,5 @@ def dare_ties(
     w = list(weights or (1.0,) * len(taus))
     dropped = weighted(thinned(base, taus, context=context, survey=survey, drop=drop), w)
     sign = elect(dropped, tie=1)
-    return base + scale * (agree_mean(dropped, sign, w) if merge == "mean" else agree_sum(dropped, sign))
+    change = agree_mean(dropped, sign, w) if merge == "mean" else agree_sum(dropped, sign)
+    return change.mul_(scale).add_(base)

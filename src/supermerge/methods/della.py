@@ -50,9 +50,9 @@ def thinned(
             out.append(tau)
             continue
         p = keep_probability(tau, share, epsilon)
-        kept = tau * context.bernoulli("della", i, p, tau)
+        kept = context.bernoulli("della", i, p, tau).mul_(tau)
         if rescale == "probability":
-            out.append(kept / p)
+            out.append(kept.div_(p))
         else:
             left = float(kept.abs().sum(dtype=torch.float64))
             out.append(kept * (float(tau.abs().sum(dtype=torch.float64)) / left) if left else kept)
@@ -101,7 +101,8 @@ def della(
     dropped = thinned(base, taus, context=context, density=density, epsilon=epsilon, rescale=rescale)
     dropped = weighted(dropped, w)
     sign = elect(dropped, tie=1)
-    return base + scale * (agree_mean(dropped, sign, w) if merge == "mean" else agree_sum(dropped, sign))
+    change = agree_mean(dropped, sign, w) if merge == "mean" else agree_sum(dropped, sign)
+    return change.mul_(scale).add_(base)
 
 
 @method(

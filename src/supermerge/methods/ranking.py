@@ -58,20 +58,17 @@ def _sorted_by(keys: Tensor) -> Tensor:
 def _repair(order: Positions, values: Magnitudes) -> bool:
     """Swap neighbours, in both of [rows, n], until none stands the wrong way round; False where many do."""
     flat_order, flat, n = order.reshape(-1), values.reshape(-1), order.shape[1]
-    falls = flat[1:] < flat[:-1]
-    falls[n - 1 :: n] = False  # from one row to the next
-    first = np.flatnonzero(falls)
-    if len(first) > _FEW * len(flat):  # an outlier, or long rows
-        return False
     for _ in range(_REPAIRS):
+        falls = flat[1:] < flat[:-1]
+        falls[n - 1 :: n] = False  # from one row to the next
+        falls[1:] &= ~falls[:-1]
+        first = np.flatnonzero(falls)
         if not len(first):
             return True
-        swapped = first[np.diff(first, prepend=first[0] - 2) > 1]  # of overlapping pairs the first
+        if len(first) > _FEW * len(flat):  # an outlier, or long rows
+            return False
         for numbers in (flat_order, flat):
-            numbers[swapped], numbers[swapped + 1] = numbers[swapped + 1], numbers[swapped]
-        beside = np.concatenate([first - 1, first, first + 1])
-        beside = beside[(beside >= 0) & ((beside + 1) % n > 0)]
-        first = np.unique(beside[flat[beside] > flat[beside + 1]])
+            numbers[first], numbers[first + 1] = numbers[first + 1], numbers[first]
     return False
 
 

@@ -33,7 +33,7 @@ class Selection:
         self.done = False
         self._wanted, self._signed = wanted, signed
         self._offset = _BINS // 2 if signed else 0
-        self._sampled = np.zeros(_BINS // 2 + self._offset)
+        self._sampled, self._guessed = np.zeros(_BINS // 2 + self._offset), True
         # What is counted: all numbers by their bin, or those of `_span` keys from `_low` on, and how many are above.
         self._low, self._span = -1, 0
         self._counts = self._by_bin()
@@ -44,7 +44,8 @@ class Selection:
         """A sample of the stream, before the first pass; each number stands for `weight` of them."""
         bins = (self._keys(values) >> _LOW_BITS) + self._offset
         with self._lock:
-            self._sampled += weight * np.bincount(bins, minlength=len(self._sampled))
+            np.add.at(self._sampled, bins, weight)
+            self._guessed = False
 
     def observe(self, values: Tensor) -> None:
         """Count a piece of the stream, of any shape."""
@@ -59,14 +60,15 @@ class Selection:
                 self._counts += counts
                 self._total += len(keys)
             return
-        above = int(np.count_nonzero(keys >= self._low + self._span)) if self._low + self._span <= _MAGNITUDE else 0
-        # Unsigned numbers wrap around, so one comparison finds those near.
-        places = keys.view(np.uint32) - np.uint32(self._low & 0xFFFFFFFF)
-        inside = places[places < self._span]
+        top = self._low + self._span
+        above = keys >= top if top <= _MAGNITUDE else np.zeros(len(keys), np.bool_)
+        near = keys >= self._low
+        near ^= above
+        places = _where(near, keys) - np.int32(self._low)
         with self._lock:
-            np.add.at(self._counts, inside, 1)
+            np.add.at(self._counts, places, 1)
             self._total += len(keys)
-            self._above += above
+            self._above += int(np.count_nonzero(above))
 
     def entries(self) -> tuple[Counts, int, int] | None:
         """What was counted in this pass, of a stream of which several processes see a part, and preview the same."""
@@ -114,8 +116,9 @@ class Selection:
 
     def _guess(self) -> None:
         """Where the sample says that the number wanted is: in one of three bins."""
-        if not self._sampled.any():
+        if self._guessed:
             return
+        self._guessed = True
         from_above = np.cumsum(self._sampled[::-1])
         total = round(float(from_above[-1]))
         rank = self._wanted(total)
@@ -133,6 +136,14 @@ class Selection:
 
     def _by_bin(self) -> Counts:
         return np.zeros(len(self._sampled), np.int64)
+
+
+def _where(few: npt.NDArray[np.bool_], keys: Keys) -> Keys:
+    """`keys[few]`, looking at eight places at once."""
+    whole = len(keys) // 8 * 8
+    eights, rows = few[:whole].reshape(-1, 8), keys[:whole].reshape(-1, 8)
+    some = np.flatnonzero(few[:whole].view(np.uint64))
+    return np.concatenate((rows[some][eights[some]], keys[whole:][few[whole:]]))
 
 
 def nth_largest(values: Tensor, wanted: int, *, signed: bool = False) -> float:

@@ -115,4 +115,5 @@ def ties(
     w = list(weights or (1.0,) * len(taus))
     large = trimmed(taus, survey.thresholds, w)
     sign = elect(large, tie=survey.tie(zero_sign))
-    return base + scale * (agree_mean(large, sign, w) if merge == "mean" else agree_sum(large, sign))
+    change = agree_mean(large, sign, w) if merge == "mean" else agree_sum(large, sign)
+    return change.mul_(scale).add_(base)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from supermerge.errors import RecipeError
 
+_TINY = 1e-300
 Taus = Tensor | Sequence[Tensor]
 """k task vectors: stacked, or one by one where they need not be stacked."""
 
@@ -82,10 +83,13 @@ def elect(taus: Taus, tie: int) -> Tensor:
     Three experts and more are summed in fp64, where fp32 numbers of similar size add up exactly: rounding, which
     depends on the order of the experts, must not choose a sign.
     """
-    total = taus[0] if len(taus) < 3 else taus[0].to(torch.float64, copy=True)
+    if len(taus) < 3:
+        return torch.sign(2 * torch.sign(summed(taus)) + tie)
+    total = taus[0].to(torch.float64, copy=True)
     for tau in taus[1:]:
-        total = total + tau if len(taus) < 3 else total.add_(tau)
-    return torch.sign(2 * torch.sign(total).to(taus[0]) + tie)
+        total += tau
+    # Far smaller than any sum of fp32 numbers that is not zero.
+    return total.add_(tie * _TINY).sign_().to(taus[0].dtype)
 
 
 def agreeing(taus: Taus, sign: Tensor) -> list[Tensor]:
@@ -114,7 +118,7 @@ def agree_mean(taus: Taus, sign: Tensor, weights: Sequence[float]) -> Tensor:
 def _nonzero(weight: Tensor, weights: Sequence[float]) -> Tensor:
     """Divisors: 1 in place of 0, which only stands under 0 unless weights of both signs cancel."""
     if min(weights) > 0:
-        return weight.clamp(min=min(weights))
+        return weight.clamp_(min=min(weights))
     return torch.where(weight.abs() < 1e-8, torch.ones_like(weight), weight)
 
 

@@ -22,3 +22,9 @@ def test_as_many_ones_as_asked_for() -> None:
     drawn = WHOLE.bernoulli("dare", 0, 0.3, torch.empty(3 * BLOCK))
     assert drawn.mean().item() == pytest.approx(0.3, abs=0.005)
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("p", [0.0, 2**-30, 0.1, 1 / 3, 0.5, 1 - 2**-24, 1.0])
+def test_a_number_draws_as_a_tensor_of_it(p: float) -> None:
+    like = torch.empty(BLOCK + 7)
+    assert torch.equal(WHOLE.bernoulli("dare", 0, p, like), WHOLE.bernoulli("dare", 0, torch.full_like(like, p), like))
