@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from processes import together
 from test_memory_estimate import COMMAND, peak_of
 
 MAKE = Path(__file__).with_name("make_large.py")
@@ -39,6 +41,29 @@ def test_learning_a_model_four_times_larger_than_what_is_left(tmp_path: Path) ->
     )
     assert planned["residency"] == "offload"
     assert peak_of("run", recipe, "--quiet") <= budget
+
+
+SHARED = """
+import atexit, resource, sys
+atexit.register(lambda: print("peak", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr))
+sys.argv = ["supermerge", *sys.argv[1:]]
+from supermerge.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_a_model_that_fits_into_none_of_them(tmp_path: Path) -> None:
+    layers = 24
+    size = make(tmp_path, 1024, layers, 2)
+    # Half of the model, and a block as it runs; whole, with its gradients, it would take three times as much.
+    budget = int(FLOOR + size / 2 + 6 * size / layers)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{recipe.read_text()}memory: {budget}\n")
+    ended = together(("-c", SHARED, "run", str(recipe), "--quiet"), tmp_path, 2)
+    assert ended.codes == [0, 0], ended.errors
+    peaks = [int(error.rpartition("peak ")[2]) for error in ended.errors]
+    assert max(peaks) <= budget
 
 
 @pytest.mark.slow
