@@ -16,8 +16,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from processes import together
 from test_memory_estimate import COMMAND, peak_of
+
+from processes import together
 
 MAKE = Path(__file__).with_name("make_large.py")
 FLOOR = 420e6

@@ -3,7 +3,10 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -95,6 +98,50 @@ def test_every_tensor_has_a_cell_for_every_expert(large: dict[str, Chart]) -> No
     assert len({(cell["expert"], cell["kind"], cell["layer"]) for cell in cells}) == 205 * 8
     first = next(cell for cell in cells if cell["tensor"] == "encoder.layer.3.mlp.up.bias" and cell["order"] == 2)
     assert (first["layer"], first["kind"]) == ("3", "mlp.up.bias")
+
+
+def many(results: Results, experts: int) -> Results:
+    """So many experts, of which those with an odd number have twice the coefficients, and the last one the largest."""
+    document = results.model_dump(mode="json")
+    tensors = [f"layer.{layer}.{kind}.weight" for layer in range(12) for kind in "abcdefghijklmnop"]
+    values = [[0.1 + 0.1 * (i % 2) + (i == experts - 1) for i in range(experts)] for _ in tensors]
+    names = [f"e{i}" for i in range(experts)]
+    document["coefficients"] = {"experts": names, "tensors": tensors, "values": values}
+    return Results.model_validate_json(json.dumps(document))
+
+
+def test_of_many_experts_those_with_the_largest_coefficients_have_a_panel(results: Results) -> None:
+    chart = charts.build(many(results, 40))["coefficients-by-tensor"]
+    shown = list(dict.fromkeys(cell["expert"] for cell in chart.data["tensors"]))
+    assert shown == [f"e{i}" for i in (*range(1, 31, 2), 39)]
+    assert "Of 40 experts, the 16 with the largest coefficients." in chart.caption
+    few = charts.build(many(results, 16))["coefficients-by-tensor"]
+    assert len({cell["expert"] for cell in few.data["tensors"]}) == 16
+    assert "largest" not in few.caption
+
+
+DRAW = """
+import resource, sys
+from pathlib import Path
+from supermerge.report import Results, charts
+results = Results.model_validate_json(Path(sys.argv[1]).read_text())
+for chart in charts.build(results).values():
+    if chart.name.startswith("coefficients"):
+        chart.png()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_the_pictures_of_many_experts_take_little_more_memory(results: Results, tmp_path: Path) -> None:
+    peaks = []
+    for experts in (2, 64):
+        (tmp_path / "results.json").write_text(many(results, experts).model_dump_json())
+        command = [sys.executable, "-c", DRAW, str(tmp_path / "results.json")]
+        # Its peak starts at the size of the process that forked it, so a small one stands between it and pytest.
+        between = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:], check=True)", *command]
+        peaks.append(int(subprocess.run(between, capture_output=True, text=True, check=True).stdout))
+    # A panel for every expert would take 168 MB.
+    assert peaks[1] - peaks[0] < 90e6
 
 
 def test_layers_show_the_mean_of_their_tensors(results: Results, built: dict[str, Chart]) -> None:

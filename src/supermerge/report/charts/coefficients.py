@@ -26,6 +26,8 @@ from supermerge.report.palette import colour
 from supermerge.report.results import Coefficients, Results
 
 _MOST_KINDS = 36
+_MOST_PANELS = 16
+"""More experts' maps nobody reads, and drawing them takes megabytes each."""
 # Labels stand at the lower bound of a colour. The first has none; only the outer two and the middle have room.
 _LEGEND_LABELS = (
     f"datum.index === 1 || datum.index === {len(DIVERGING) - 1} ? format(datum.value, '.2f')"
@@ -71,10 +73,14 @@ def by_layer(results: Results, widths: tuple[int, ...]) -> Chart | None:
 
 
 def by_tensor(results: Results, widths: tuple[int, ...]) -> Chart | None:
-    """Every coefficient: one panel per expert, kinds of tensor down, layers across."""
+    """Every coefficient: one panel per expert, kinds of tensor down, layers across.
+
+    Of many experts, those with the largest coefficients.
+    """
     found = results.coefficients
     if found is None or len(found.tensors) < 2 or not found.experts:
         return None
+    found, whole = _largest(found), found
     places = layers.places(found.tensors)
     kinds = layers.shorten([place.kind for place in places], _MOST_KINDS)
     data = _tensor_cells(found, places, kinds)
@@ -82,9 +88,21 @@ def by_tensor(results: Results, widths: tuple[int, ...]) -> Chart | None:
     half = extent([row["value"] for row in data])
     specs = {width: _tensor_maps(len(found.experts), num_layers, num_kinds, half, width) for width in widths}
     caption = f"The {len(found.tensors):,} merged tensors, sorted by layer (across) and kind (down)."
+    if len(found.experts) < len(whole.experts):
+        caption += f" Of {len(whole.experts)} experts, the {len(found.experts)} with the largest coefficients."
     if num_kinds < len({place.kind for place in places}):
         caption += " Tensors whose names begin alike share a cell, which shows their mean."
     return Chart("coefficients-by-tensor", "Coefficients of every tensor", caption, specs, {"tensors": data})
+
+
+def _largest(found: Coefficients) -> Coefficients:
+    """The experts that fit into a chart, by the sum of what their coefficients are without sign, in their order."""
+    if len(found.experts) <= _MOST_PANELS:
+        return found
+    sums = [sum(map(abs, column)) for column in zip(*found.values, strict=True)]
+    kept = sorted(sorted(range(len(sums)), key=lambda i: -sums[i])[:_MOST_PANELS])
+    values = [[row[i] for i in kept] for row in found.values]
+    return found.model_copy(update={"experts": [found.experts[i] for i in kept], "values": values})
 
 
 def _tensor_cells(found: Coefficients, places: list[layers.Place], kinds: list[str]) -> Rows:
