@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from supermerge.cli.guard import guarded
+from supermerge.cli.loading import loading
 from supermerge.cli.options import Debug, OutputDirectory, RecipeFile
 from supermerge.distributed import leads, united
 
@@ -33,13 +34,15 @@ def run(
 ) -> None:
     """Merge: a recipe in, a finished model directory out, with scores and a report."""
     with guarded(debug), united():
-        from supermerge.cli.progress import showing_progress
-        from supermerge.cli.result import print_result
-        from supermerge.recipe import Recipe
+        with loading():
+            from supermerge.cli.progress import showing_progress
+            from supermerge.cli.result import print_result
+            from supermerge.recipe import Recipe
 
         wanted = Recipe.load(recipe, overrides or ())
         with showing_progress(log_format, quiet=quiet):
-            from supermerge.run import run as run_recipe
+            with loading():
+                from supermerge.run import run as run_recipe
 
             result = run_recipe(
                 wanted, output=output, force=force, resume=not no_resume, allow_unrelated=allow_unrelated

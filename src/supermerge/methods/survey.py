@@ -92,6 +92,12 @@ class Totals:
         with self._lock:
             self._terms[key].append(term)
 
+    def add_to_each(self, terms: Sequence[float]) -> None:
+        """One more term for each of the keys 0, 1, 2, …"""
+        with self._lock:
+            for key, term in enumerate(terms):
+                self._terms[key].append(term)
+
     def add_blocks(self, key: object, values: Tensor) -> None:
         """The sum of `values`, a piece of a tensor, block by block."""
         for block in values.reshape(-1).split(BLOCK):
@@ -185,8 +191,7 @@ class GramSurvey(Survey):
             part = wide[:, : min(PART, len(flat) - start)]
             part[0] = flat[start : start + PART]
             part[1:] = rows[:, start : start + PART]
-            for place, product in enumerate((part @ part.T).flatten().tolist()):
-                self._totals.add(place, product)
+            self._totals.add_to_each((part @ part.T).flatten().tolist())
 
     def finish_pass(self) -> bool:
         """One pass is enough."""
