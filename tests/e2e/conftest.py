@@ -22,7 +22,7 @@ def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     directory = tmp_path_factory.mktemp("tiny")
-    module.make(directory)
+    module.make(directory, pretraining=0)
     return directory
 
 

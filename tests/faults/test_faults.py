@@ -24,7 +24,7 @@ def tiny(tmp_path: Path) -> Path:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.make(tmp_path / "tiny")
+    module.make(tmp_path / "tiny", pretraining=0)
     return tmp_path / "tiny"
 
 
