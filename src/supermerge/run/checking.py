@@ -11,7 +11,8 @@ from pathlib import Path
 from blake3 import blake3
 from torch import Tensor
 
-from supermerge.assemble import Choice
+from supermerge.assemble import Choice, at_most_threads
+from supermerge.assemble.workers import default_threads
 from supermerge.checkpoint.hashing import tensor_bytes
 from supermerge.errors import CheckpointError, RefusedError
 from supermerge.events import phase
@@ -21,8 +22,11 @@ from supermerge.learn.file_merge import file_coefficients, merge_of
 from supermerge.lock import LOCK_NAME, Lock
 from supermerge.lock_inputs import reachable
 from supermerge.methods import Bound, get
+from supermerge.plan import plan
+from supermerge.plan.memory import OFFLOAD
 from supermerge.recipe import Recipe
 from supermerge.resolve import chosen_methods, learn_settings
+from supermerge.resources import existing_directory
 from supermerge.run.adapter import adapter_of_recipe
 from supermerge.run.environment import versions
 from supermerge.run.learned import basis_of
@@ -60,7 +64,15 @@ def check(directory: str | os.PathLike[str]) -> int:
         )
     # Only statistics are measured again, or recognised, by the rows.
     with_rows = any(bound.kinds for bound in (*chosen_methods(inputs.recipe).bounds, *_makers(inputs.recipe)))
-    with phase("check"), prepared(inputs.recipe, with_rows=with_rows) as ready:
+    bounded = inputs.recipe.memory is not None
+    threads = plan(inputs.recipe).threads if bounded else default_threads()
+    # Statistics are measured with a model, which a budget may not have room for.
+    residency = OFFLOAD if bounded and with_rows else None
+    with (
+        phase("check"),
+        at_most_threads(threads),
+        prepared(inputs.recipe, residency, with_rows=with_rows, scratch=existing_directory(path)) as ready,
+    ):
         sink = _Hashes()
         with _choice(path, ready) as chosen, measured(ready, chosen) as choice:
             merge_all(sink, ready, choice, adapter_of_recipe(ready))

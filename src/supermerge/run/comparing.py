@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from supermerge.assemble import at_most_threads
 from supermerge.checkpoint import OutputDirectory
 from supermerge.errors import RecipeError
 from supermerge.events import phase
 from supermerge.methods import get
+from supermerge.plan.comparison import room_to_compare
 from supermerge.recipe import Recipe
+from supermerge.resources import existing_directory
 from supermerge.run.contest import contend
 from supermerge.run.journal import journalled
 from supermerge.run.prepared import prepared
@@ -29,13 +32,19 @@ def compare(
 
     No weights are written. `output` is by default `comparison` in the working directory. Every method has the same
     labelled validation rows, to learn from or to tune its main parameter on; the part of them that is held back from
-    both recommends one, never the test rows. Errors: as `run`.
+    both recommends one, never the test rows. A recipe's `memory` holds for all of them. Errors: as `run`.
     """
     wanted = Recipe.of(recipe)
     for name in methods:
         get(name)
     path = Path(output) if output is not None else Path("comparison")
-    with journalled() as journal, OutputDirectory(path) as out, prepared(wanted) as ready:
+    room = room_to_compare(wanted, list(dict.fromkeys(methods)))
+    with (
+        journalled() as journal,
+        OutputDirectory(path) as out,
+        at_most_threads(room.threads),
+        prepared(wanted, room.residency, scratch=existing_directory(path)) as ready,
+    ):
         scoring = ready.scoring()
         if not scoring.tested:
             raise RecipeError("No task has test examples to compare on.", hint="Add `test` to a task of the recipe.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from supermerge.checkpoint import match, open_expert
 from supermerge.errors import RecipeError
+from supermerge.plan.comparison import room_to_score
 from supermerge.recipe import Recipe
 from supermerge.run.prepared import prepared
 
@@ -20,12 +21,14 @@ def evaluate(model: Any, recipe: Recipe | str | os.PathLike[str] | Mapping[str, 
     """The score of `model` on every task of `recipe` that has test rows.
 
     `model` is whatever `merge` takes for an expert: it gives the backbone, the heads are those of the recipe. Raises
-    CheckpointError where it does not fit the base, RecipeError where no task has test rows.
+    CheckpointError where it does not fit the base, RecipeError where no task has test rows, ResourceError
+    where the recipe's `memory` is too little.
     """
     from supermerge.tasks.evaluate import evaluate_source
 
     with ExitStack() as stack:
-        ready = stack.enter_context(prepared(Recipe.of(recipe)))
+        wanted = Recipe.of(recipe)
+        ready = stack.enter_context(prepared(wanted, room_to_score(wanted)))
         checkpoint = open_expert(model, ready.opened.base, stack)
         bench = ready.require_bench("evaluate")
         rows = {task: rows.test for task, rows in ready.rows.items() if rows.test}

@@ -117,7 +117,7 @@ def prepared(
         if not recipe.tasks:
             yield Prepared(recipe, sources, sources.match, rows, None)
             return
-        bench = _bench(recipe, sources, residency, scratch, stack)
+        bench = _bench(recipe, sources, residency, scratch, stack, weights=with_rows)
         shared, kept = set(bench.merged_names), set(bench.merged_names) | set(bench.copied_names)
         order = [name for name in sources.base.tensors if name in kept]
         merged = [name for name in order if name in shared and name in set(sources.match.merged)]
@@ -126,7 +126,15 @@ def prepared(
         yield Prepared(recipe, sources, match, rows, bench, residency, scratch)
 
 
-def _bench(recipe: Recipe, sources: Opened, residency: str | None, scratch: Path | None, stack: ExitStack) -> Workbench:
+def _bench(
+    recipe: Recipe,
+    sources: Opened,
+    residency: str | None,
+    scratch: Path | None,
+    stack: ExitStack,
+    *,
+    weights: bool = True,
+) -> Workbench:
     """The workbench, with the model where `residency` says."""
     from supermerge.offload import Offload, computing
     from supermerge.tasks.workbench import Workbench
@@ -135,5 +143,12 @@ def _bench(recipe: Recipe, sources: Opened, residency: str | None, scratch: Path
     with phase("building"):
         device = device_of(sources.match, residency)
         stack.enter_context(reproducible(device))
-        shard = residency == SHARDED
-        return Workbench(sources.base, sources.experts, recipe.tasks, device=device, offload=offload, shard=shard)
+        return Workbench(
+            sources.base,
+            sources.experts,
+            recipe.tasks,
+            device=device,
+            offload=offload,
+            shard=residency == SHARDED,
+            weights=weights,
+        )

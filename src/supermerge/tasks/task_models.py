@@ -95,13 +95,14 @@ def build_task_models(
     device: torch.device | str = "cpu",
     offload: Offload | None = None,
     shard: bool = False,
+    weights: bool = True,
 ) -> tuple[Host, dict[str, Head]]:
     """The host, holding the base's weights, and the head of every task; all in eval mode.
 
     `kind` is the host's class; by default the generative one where a task generates, else the headless backbone.
-    `offload` takes the host's parameters; with `shard` all processes of this run hold their rows of them. Raises
-    CheckpointError for everything that is missing: no parameter is ever initialised; RecipeError where these tasks
-    cannot share a sharded model.
+    `offload` takes the host's parameters; with `shard` all processes of this run hold their rows of them; without
+    `weights` they have no values. Raises CheckpointError for everything that is missing: no parameter is ever
+    initialised; RecipeError where these tasks cannot share a sharded model.
     """
     skeletons = {
         name: build(head.auto_class, read_config(head.config, head.label), head.label, dtype)
@@ -115,7 +116,7 @@ def build_task_models(
         dtype=dtype,
         device=torch.device(device),
         offload=offload,
-        empty=shard,
+        empty=shard or not weights,
     )
     heads = {name: _head(host, source, skeletons.get(name)) for name, source in wanted.items()}
     if shard:

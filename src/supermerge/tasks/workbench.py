@@ -38,7 +38,8 @@ class Workbench:
     a checkpoint's tensors. Whatever is written into its parameters (`load`, or a learner) is what every task's
     `logits`, `supervised_loss` and evaluation see. `image_cache` bounds the bytes of processed images kept in memory.
     With `offload`, which must be entered meanwhile, the backbone lies in a file. With `shard` every process of this run
-    holds its rows of it, and all must do the same with it at the same time.
+    holds its rows of it, and all must do the same with it at the same time. Without `weights` the backbone is there for
+    its names and shapes alone.
 
     Raises CheckpointError where a tensor of the backbone or of a head is in no file: nothing is ever initialised.
     """
@@ -54,13 +55,14 @@ class Workbench:
         image_cache: int = 2**28,
         offload: Offload | None = None,
         shard: bool = False,
+        weights: bool = True,
     ) -> None:
         self.specs = dict(tasks)
         self.device = torch.device(device)
         with ExitStack() as files:
             sources = {name: head_source(name, spec, experts, files) for name, spec in self.specs.items()}
             self._host, self.heads = build_task_models(
-                base, sources, dtype=dtype, device=self.device, offload=offload, shard=shard
+                base, sources, dtype=dtype, device=self.device, offload=offload, shard=shard, weights=weights
             )
         self._directories = {
             name: [base.directory, experts[spec.expert].directory] for name, spec in self.specs.items()
