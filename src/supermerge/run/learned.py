@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from supermerge.assemble import Choice
+from supermerge.assemble import Choice, give_back_freed_memory
 from supermerge.distributed import current
 from supermerge.errors import RefusedError
 from supermerge.learn import Diverged, Learned
@@ -58,6 +58,8 @@ def learn_merge(
     try:
         climbed = learn_tree(session, method, settings, settings.hierarchy) if settings.hierarchy else None
         learned = climbed.learned if climbed else session.learn(settings, basis)
+        # Gradients of many small tensors leave holes, which merging does not fill.
+        give_back_freed_memory()
     except Diverged as error:
         if keep_at is None:
             raise
