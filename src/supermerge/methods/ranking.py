@@ -45,12 +45,14 @@ def _order(magnitudes: Tensor) -> Tensor:
     stand the wrong way round, few unless rows are long or have outliers, are then swapped.
     """
     scale = (_BUCKETS - 1) / magnitudes.amax(1, keepdim=True).clamp(min=1e-30)
-    order = _sorted_by((magnitudes * scale).to(torch.int32))
+    order = _sorted_by(magnitudes * scale)
     return order if _repair(order.numpy(), magnitudes.gather(1, order).numpy()) else _order_by_bits(magnitudes)
 
 
 def _sorted_by(keys: Tensor) -> Tensor:
-    """[rows, n]: the positions in a row in the order of the lower 16 bits of `keys`; of equals the earlier first."""
+    """[rows, n]: the positions in a row in the order of `keys`, of whole numbers their lower 16 bits, of others what is
+    before the point; of equals the earlier first.
+    """
     # NumPy sorts numbers of 16 bits by counting them, if it must keep the order of equal ones.
     return torch.from_numpy(keys.to(torch.uint16).numpy().argsort(axis=1, kind="stable"))
 
