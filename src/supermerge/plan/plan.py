@@ -111,11 +111,18 @@ def plan(
     What cannot fit is listed in `refusals`; `require_feasible()` raises it. Raises RecipeError, CheckpointError.
     """
     wanted = Recipe.of(recipe)
-    target = output if output is not None else wanted.output.path
-    settings = learn_settings(wanted)
+    learn_settings(wanted)  # mistakes in them surface before those of checkpoints
     with opened(wanted) as sources:
-        sources.choice.rehearse(len(sources.match.experts))
-        return _planned(wanted, sources, settings, None if target is None else Path(target), force)
+        return plan_of(wanted, sources, output=output, force=force)
+
+
+def plan_of(
+    recipe: Recipe, sources: Opened, *, output: str | os.PathLike[str] | None = None, force: bool = False
+) -> Plan:
+    """The same for a recipe whose checkpoints are open."""
+    target = output if output is not None else recipe.output.path
+    sources.choice.rehearse(len(sources.match.experts))
+    return _planned(recipe, sources, learn_settings(recipe), None if target is None else Path(target), force)
 
 
 def _planned(recipe: Recipe, sources: Opened, settings: LearnSettings | None, target: Path | None, force: bool) -> Plan:

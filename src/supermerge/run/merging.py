@@ -16,12 +16,12 @@ from supermerge.errors import RecipeError, RefusedError
 from supermerge.events import emit, phase
 from supermerge.methods import get
 from supermerge.methods.settings import LearnSettings
-from supermerge.plan import plan
+from supermerge.plan import plan_of
 from supermerge.plan.memory import SHARDED
 from supermerge.recipe import Recipe
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.results import ModelResult, Results, TaskResult
-from supermerge.resolve import learn_settings
+from supermerge.resolve import learn_settings, opened
 from supermerge.resources import existing_directory
 from supermerge.run.carried import carry, carry_groups
 from supermerge.run.contest import contend
@@ -82,14 +82,15 @@ def run_beside(
     with ExitStack() as stack:
         peers = stack.enter_context(united())
         settings = learn_settings(wanted)
-        planned = plan(wanted, output=path, force=force)
+        sources = stack.enter_context(opened(wanted))
+        planned = plan_of(wanted, sources, output=path, force=force)
         planned.require_feasible()
         journal = stack.enter_context(journalled())
         stack.enter_context(at_most_threads(planned.threads))
         # What fits, and so the numbers, is the first process's to say.
         residency = peers.exchange(planned.residency)[0]
         _require_shareable(peers, settings, residency)
-        ready = stack.enter_context(prepared(wanted, residency, scratch=existing_directory(path)))
+        ready = stack.enter_context(prepared(wanted, residency, scratch=existing_directory(path), sources=sources))
         if earlier:
             earlier.announce()
         if not allow_unrelated:

@@ -101,17 +101,23 @@ class Prepared:
 
 @contextmanager
 def prepared(
-    recipe: Recipe, residency: str | None = None, *, with_rows: bool = True, scratch: Path | None = None
+    recipe: Recipe,
+    residency: str | None = None,
+    *,
+    with_rows: bool = True,
+    scratch: Path | None = None,
+    sources: Opened | None = None,
 ) -> Iterator[Prepared]:
     """Open and read everything that `recipe` names; every mistake in it surfaces here, before anything is written.
 
-    Without rows there is nothing to learn from or to score on, only something to merge. `residency` is the plan's;
-    where it is `offload`, the model lies in a file without a name in `scratch`, and where it is `sharded`, all
-    processes of this run hold it together.
+    `sources` are its checkpoints where they are open already. Without rows there is nothing to learn from or to score
+    on, only something to merge. `residency` is the plan's; where it is `offload`, the model lies in a file without a
+    name in `scratch`, and where it is `sharded`, all processes of this run hold it together.
     """
     with phase("preparing"):
         rows = read_task_rows(recipe.tasks) if with_rows else {}
-    with opened(recipe) as sources, ExitStack() as stack:
+    with ExitStack() as stack:
+        sources = sources or stack.enter_context(opened(recipe))
         for note in sources.match.notes:
             emit("note", message=note)
         if not recipe.tasks:
