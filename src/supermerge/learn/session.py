@@ -136,7 +136,8 @@ class Session:
                 lr=settings.lr,
                 link=settings.link,
                 granularity=settings.granularity,
-                residency=settings.residency,
+                # Whether the model is sharded is the workbench's matter; task vectors are then streamed.
+                residency="disk" if settings.residency == "sharded" else settings.residency,
                 init=init,
                 schedule=schedule(settings.schedule, settings.steps),
                 clip=settings.clip,
