@@ -55,11 +55,11 @@ def reproducible(device: torch.device) -> Iterator[None]:
 def computed(function: Callable[[Tensor], Tensor], rows: Tensor, needed: int) -> Tensor:
     """`function(rows)`, on the accelerator where `needed` bytes are free there; the result is on the CPU.
 
-    Threads take turns: what one of them needs is free as long as the others wait.
+    Threads take turns on a device: what one of them needs is free as long as the others wait. On the CPU they need not.
     """
-    if not torch.cuda.is_available():
-        return function(rows)
     with _one_at_a_time:
         device = accelerator(needed)
-        with reproducible(device):
-            return function(rows.to(device)).cpu()
+        if device != CPU:
+            with reproducible(device):
+                return function(rows.to(device)).cpu()
+    return function(rows)

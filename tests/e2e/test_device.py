@@ -14,7 +14,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import supermerge
 from pretended import DEVICE, NAME, Away, pretended_device
-from supermerge.accelerator import CPU, accelerator, computed
+from supermerge.accelerator import CPU, accelerator, computed, reproducible
 from supermerge.methods import Context, get, names
 from supermerge.tasks.workbench import Workbench
 
@@ -65,6 +65,19 @@ def test_without_a_device_everything_is_here() -> None:
     rows = torch.ones(2, 2)
     assert accelerator() == CPU
     assert computed(lambda given: given, rows, 0) is rows
+
+
+def test_work_on_a_device_is_reproducible_and_leaves_no_trace() -> None:
+    def settings() -> tuple[bool, bool, bool]:
+        cuda, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        return torch.are_deterministic_algorithms_enabled(), cuda, cudnn
+
+    before = settings()
+    with reproducible(CPU):
+        assert settings() == before
+    with reproducible(DEVICE):
+        assert settings() == (True, False, False)
+    assert settings() == before
 
 
 def whole_tensor_methods() -> list[str]:

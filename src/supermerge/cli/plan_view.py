@@ -71,8 +71,12 @@ def _residencies(plan: Plan) -> Table:
 
 
 def _place(residency: str | None) -> str:
-    places = {"disk": "on disk", "memory": "in memory", "offload": "on disk, as does the model"}
-    places["sharded"] = "on disk, and the model in all processes"
+    places = {
+        "disk": "on disk",
+        "memory": "in memory",
+        "offload": "on disk, as does the model",
+        "sharded": "on disk, and the model in all processes",
+    }
     return places.get(str(residency), f"in memory as {residency}")
 
 

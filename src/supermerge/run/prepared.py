@@ -46,12 +46,9 @@ class Prepared:
     def learn_settings(self, recipe: Recipe) -> LearnSettings | None:
         """How the method of `recipe` learns within this plan; None where it does not."""
         settings = learn_settings(recipe)
-        if settings is None:
-            return None
-        residency = self.residency if settings.residency == "auto" else settings.residency
-        # Where the model is sharded, it is so already; task vectors then are on the disk.
-        residency = "disk" if residency == SHARDED else residency or "auto"
-        return settings.model_copy(update={"residency": residency})
+        if settings is None or self.residency is None or settings.residency != "auto":
+            return settings
+        return settings.model_copy(update={"residency": self.residency})
 
     @contextmanager
     def alone(self) -> Iterator[Prepared]:
