@@ -89,11 +89,26 @@ def test_torchrun_starts_it_and_the_first_process_alone_tells_of_it(llamas: Path
     assert verify(llamas / "out").tensors
 
 
+HEARS_LATE = """
+import os, sys, time
+from supermerge.distributed.group import ProcessGroup
+missing = ProcessGroup._missing
+def late(self, *args, **kwargs):
+    found = missing(self, *args, **kwargs)
+    time.sleep(os.environ["RANK"] == "1")  # the others must not be gone when this one asks them for the reason
+    return found
+ProcessGroup._missing = late
+sys.argv = ["supermerge", *sys.argv[3:]]
+from supermerge.cli.main import program
+program()
+"""
+
+
 def test_an_error_of_one_process_is_told_once_and_ends_all_with_its_exit_code(llamas: Path) -> None:
     broken = load_file(llamas / "e2" / "model.safetensors")
     broken["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
     save_file(broken, llamas / "e2" / "model.safetensors", metadata={"format": "pt"})
-    ended = together(RUN, llamas, 3)
+    ended = together(("-c", HEARS_LATE, *RUN), llamas, 3)
     assert ended.codes == [4, 4, 4], ended.errors
     said = [text for text in ended.errors if "error:" in text]
     assert len(said) == 1
@@ -112,8 +127,8 @@ def merge_or_die(self, *args, **kwargs):
     return merge(self, *args, **kwargs)
 passes.Passes.merge = merge_or_die
 sys.argv = ["supermerge", *sys.argv[3:]]
-from supermerge.cli.main import main
-main()
+from supermerge.cli.main import program
+program()
 """
 
 
@@ -179,8 +194,8 @@ def step_or_die(self, *args, **kwargs):
     return step(self, *args, **kwargs)
 SharedEngine.step = step_or_die
 sys.argv = ["supermerge", *sys.argv[1:]]
-from supermerge.cli.main import main
-main()
+from supermerge.cli.main import program
+program()
 """
 
 

@@ -1,7 +1,8 @@
 """A process group of torch.distributed, and how its processes end together when one of them fails or is lost.
 
 Whoever fails writes so into the group's store, and closes its connections, which wakes all that wait for it. Everyone
-then acknowledges, so that nobody is still writing when the first of them tidies up or exits.
+then acknowledges, so that nobody is still writing when the first of them tidies up or exits; and says that it has heard
+the reason, so that nobody asks a store that is gone.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Self, TypeVar
@@ -121,16 +122,19 @@ class ProcessGroup(DefaultGroup):
         told = None if consequence or isinstance(error, KeyboardInterrupt) else self._claim(error)
         self.close()
         self._store.set(f"left/{self.rank}", "")
-        missing = self._wait_for_all(until_told=told is None)
+        missing = self._missing("left", until_told=told is None)
         if told is None and missing and not self._store.check(["failed"]):
             error = _lost(missing, self.size)
             self._claim(error)
         elif told is None and not consequence:
             self._claim(error)
         elif missing:
-            self._wait_for_all(until_told=False)
+            missing = self._missing("left")
         self._store.wait(["failed"], timedelta(seconds=_GRACE))
         rank, code = self._store.get("failed").decode().split()
+        self._store.set(f"heard/{self.rank}", "")
+        if self.rank == 0:  # the store goes with this process
+            self._missing("heard", besides=missing)
         if int(rank) == self.rank:
             return error
         return ToldElsewhere(f"Process {rank} of this run failed, and says why.", int(code))
@@ -139,11 +143,11 @@ class ProcessGroup(DefaultGroup):
         """Tell all that this is the error that ends the run, unless there is one already."""
         return self._store.compare_set("failed", "", f"{self.rank} {exit_code_of(error)}")
 
-    def _wait_for_all(self, *, until_told: bool) -> list[int]:
-        """Wait a moment until everybody has left what they did, or the reason is known; who has not."""
+    def _missing(self, mark: str, *, besides: Collection[int] = (), until_told: bool = False) -> list[int]:
+        """Wait a moment until everybody `besides` those has set the mark, or the reason is known; who has not."""
         end = time.monotonic() + _GRACE
         while True:
-            missing = [rank for rank in range(self.size) if not self._store.check([f"left/{rank}"])]
+            missing = [r for r in range(self.size) if r not in besides and not self._store.check([f"{mark}/{r}"])]
             over = not missing or time.monotonic() > end
             if over or (until_told and self._store.check(["failed"])):
                 return missing

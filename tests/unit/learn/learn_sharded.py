@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from processes import leave
 from supermerge.checkpoint import Checkpoint, match
 from supermerge.distributed import Peers, current, is_sharded, united
 from supermerge.errors import ToldElsewhere
@@ -72,3 +74,4 @@ if __name__ == "__main__":
             stack.enter_context(suppress(KeyboardInterrupt, ToldElsewhere))
             stack.enter_context(subscribed(interrupt))
         main(Path(sys.argv[1]), [Path(each) for each in sys.argv[2:]], stack.enter_context(united()))
+    leave()

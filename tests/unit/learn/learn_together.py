@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 import supermerge
 from architectures import build, make_experts, state_of
+from processes import leave
 from supermerge.distributed import Peers, is_sharded, launched, united
 from supermerge.learn.learn import Learned
 from supermerge.learn.loop import EarlyStopping
@@ -67,3 +69,4 @@ def main(directory: Path, peers: Peers) -> None:
 if __name__ == "__main__":
     with united() as peers:
         main(Path(sys.argv[1]), peers)
+    leave()

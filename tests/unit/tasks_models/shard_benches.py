@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from processes import leave
 from supermerge.checkpoint import Checkpoint, match
 from supermerge.distributed import is_sharded, united
 from supermerge.tasks.spec import TaskSpec
@@ -67,3 +69,4 @@ if __name__ == "__main__":
                 compare(*case)
             except Exception as error:
                 raise AssertionError(name) from error
+    leave()
