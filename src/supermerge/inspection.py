@@ -75,11 +75,10 @@ def _inspected(name: str, ref: str, source: Checkpoint) -> Inspected:
     for info in infos:
         dtype = str(info.dtype).removeprefix("torch.")
         dtypes[dtype] = dtypes.get(dtype, 0) + info.numel
-    architectures = source.config.get("architectures") or [source.config.get("model_type")]
     return Inspected(
         name=name,
         ref=ref,
-        architecture=architectures[0],
+        architecture=next(iter(source.architectures), source.config.get("model_type")),
         tensors=len(source.tensors),
         parameters=sum(info.numel for info in infos),
         bytes=sum(info.nbytes for info in infos),

@@ -47,6 +47,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> str:
         return f"key {last!r} is missing"
     if kind == "literal_error":
         choices = tuple(re.findall("'([^']*)'", details["msg"]))
+        if not choices:  # numbers
+            return f"{details['msg'].removeprefix('Input ')}, found {_short(found)}"
         return f"found {found!r}{closest(str(found), choices)}"
     if kind == "string_pattern_mismatch":
         return f"{found!r} is not a name: use letters, digits and, inside, '_', '-', '.' or '+'"

@@ -30,6 +30,21 @@ def relocate(recipe: Mapping[str, Any], move: Move) -> dict[str, Any]:
     return moved
 
 
+def read_by_tasks(tasks: Mapping[str, Any], *, heads: bool) -> list[Path]:
+    """The local files and folders of examples that `tasks` name, and with `heads` those of heads."""
+    found: list[Path] = []
+
+    def note(path: Path) -> Path:
+        found.append(path)
+        return path
+
+    for task in tasks.values():
+        _change(dict(task), _DATA_KEYS, _data, note)
+        if heads and task.get("head") not in _HEADS_WITHOUT_PATH:
+            _change(dict(task), ("head",), _always, note)
+    return found
+
+
 def _copied_items(recipe: dict[str, Any], key: str) -> list[dict[str, Any]]:
     """The mappings under `recipe[key]`, copied in place; anything else is left for validation to refuse."""
     items = recipe.get(key)

@@ -18,7 +18,7 @@ from supermerge.checkpoint.memory import MemoryStore
 FORMS = ("dense", "lora")
 RANK = 2
 SETTINGS = AdapterSettings(
-    Path("adapter_config.json"), "LORA", None, RANK, RANK, {}, {}, False, False, False, (), (), None, None, None
+    Path("adapter_config.json"), "LORA", None, RANK, RANK, {}, {}, False, False, False, False, (), (), None, None, None
 )
 
 

@@ -185,6 +185,12 @@ def cast(merged: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     cast = merged.to(dtype)
     total = cast.sum() if dtype.itemsize > 1 else cast.float().sum()  # fp8 has no arithmetic of its own
     if not math.isfinite(float(total)) and not torch.isfinite(cast.float()).all():
+        lost = int((~torch.isfinite(merged)).sum())
+        if lost:
+            raise RefusedError(
+                f"merged tensor {name!r}: {lost} values are NaN or infinite, and every input is finite.",
+                hint="Numbers became too large on the way: use smaller weights or parameters, or another method.",
+            )
         raise RefusedError(
             f"merged tensor {name!r}: a value of {float(merged.abs().max()):g} does not fit into {dtype}.",
             hint="Choose a wider dtype for the output, or smaller weights.",

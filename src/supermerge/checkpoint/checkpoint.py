@@ -118,6 +118,12 @@ class Checkpoint:
             return MappingProxyType(dict(self._config))
         return MappingProxyType(read_json(inside(path.parent, path)))
 
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes of transformers that `config.json` names."""
+        named = self.config.get("architectures")
+        return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
+
     def side_files(self) -> list[Path]:
         """Config, tokenizer, processor and chat template files that an output made from it needs."""
         own = side_files(self.directory) if self.directory else []

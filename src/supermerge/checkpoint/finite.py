@@ -7,8 +7,10 @@ from torch import Tensor
 
 from supermerge.errors import CheckpointError
 
+_DAMAGED = "The checkpoint is damaged or its training diverged: use an earlier one."
 
-def require_finite(tensor: Tensor, *, name: str, label: str) -> None:
+
+def require_finite(tensor: Tensor, *, name: str, label: str, hint: str = _DAMAGED) -> None:
     """Raise CheckpointError, naming the tensor and its first bad element, unless every element is finite.
 
     The usual case costs one sum: a sum is finite only if no term is NaN or infinite. Only when it is not are the
@@ -27,5 +29,5 @@ def require_finite(tensor: Tensor, *, name: str, label: str) -> None:
         value = float(tensor[tuple(where)])
         raise CheckpointError(
             f"{label}: tensor {name!r} has {count} values that are NaN or infinite, the first, {value}, at {where}",
-            hint="The checkpoint is damaged or its training diverged: use an earlier one.",
+            hint=hint,
         )

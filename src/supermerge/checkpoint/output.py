@@ -32,7 +32,7 @@ class OutputDirectory:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
-        self.path = Path(os.path.realpath(path))
+        self.path = Path(os.path.realpath(_nameable(path)))
         if self.path == self.path.parent:
             raise ResourceError(f"{self.path}: cannot be an output directory", hint="Choose a directory below it.")
         self.force = force
@@ -143,6 +143,21 @@ class OutputDirectory:
             for place in reversed(self._made):
                 if place.is_dir() and not any(place.iterdir()):
                     place.rmdir()
+
+
+def _nameable(path: str | os.PathLike[str]) -> str:
+    """`path`, if pages and lock files can name it; else ResourceError, before hours of work rather than after."""
+    name = os.fspath(path)
+    if "\0" in name:
+        raise ResourceError(f"{name!r}: no path has the byte 0 in it", hint="Choose another output.")
+    try:
+        os.path.abspath(name).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ResourceError(
+            f"{os.path.abspath(name)!r}: is not UTF-8, so that no page and no lock file can name it",
+            hint="Choose an output whose path is UTF-8.",
+        ) from error
+    return name
 
 
 def _require_ours(place: Path) -> None:

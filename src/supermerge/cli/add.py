@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from supermerge.cli.guard import guarded
-from supermerge.cli.options import Debug
+from supermerge.cli.options import Debug, the_one
 
 
 def add(
@@ -16,7 +16,7 @@ def add(
         Path, typer.Argument(metavar="DIR", help="A directory that `supermerge run` wrote.", show_default=False)
     ],
     expert: Annotated[
-        str, typer.Option("--expert", metavar="NAME=PATH", help="The new expert: a name, and a path or hub id.")
+        list[str], typer.Option("--expert", metavar="NAME=PATH", help="The new expert: a name, and a path or hub id.")
     ],
     recipe: Annotated[
         Path | None,
@@ -40,9 +40,10 @@ def add(
         from supermerge.errors import UsageError
         from supermerge.recipe import Recipe
 
-        name, equals, model = expert.partition("=")
+        given = the_one(expert, "--expert")
+        name, equals, model = given.partition("=")
         if not (name and equals and model):
-            raise UsageError(f"--expert {expert!r}: expected NAME=PATH", hint="For example --expert news=experts/news.")
+            raise UsageError(f"--expert {given!r}: expected NAME=PATH", hint="For example --expert news=experts/news.")
         wanted = None if recipe is None else Recipe.load(recipe)
         with showing_progress("text"):
             from supermerge.run.growing import add as add_expert

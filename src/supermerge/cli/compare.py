@@ -14,7 +14,7 @@ from supermerge.errors import UsageError
 def compare(
     recipe: RecipeFile,
     methods: Annotated[
-        str, typer.Option("--methods", metavar="A,B,C", help="Methods, with commas between.", show_default=False)
+        list[str], typer.Option("--methods", metavar="A,B,C", help="Methods, with commas between.", show_default=False)
     ],
     output: OutputDirectory = None,
     as_json: Json = False,
@@ -26,7 +26,7 @@ def compare(
         from supermerge.cli.progress import showing_progress
         from supermerge.cli.result import print_result
 
-        names = [name.strip() for name in methods.split(",") if name.strip()]
+        names = [name.strip() for name in ",".join(methods).split(",") if name.strip()]
         if not names:
             raise UsageError("--methods names no method.", hint="For example --methods linear,ties,supermerge.")
         with showing_progress("text"):

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from supermerge.cli.guard import guarded
-from supermerge.cli.options import Debug
+from supermerge.cli.options import Debug, the_one
 
 
 def remove(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A directory that `supermerge run` wrote.", show_default=False)
     ],
-    expert: Annotated[str, typer.Option("--expert", metavar="NAME", help="The expert to leave out.")],
+    expert: Annotated[list[str], typer.Option("--expert", metavar="NAME", help="The expert to leave out.")],
     debug: Debug = False,
 ) -> None:
     """Remove an expert and its tasks from a merge: DIR is replaced by the merge without it, once that is complete.
@@ -29,5 +29,5 @@ def remove(
         with showing_progress("text"):
             from supermerge.run.growing import remove as remove_expert
 
-            result = remove_expert(directory, expert)
+            result = remove_expert(directory, the_one(expert, "--expert"))
         print_result(result)

@@ -22,6 +22,8 @@ def verify(
 ) -> None:
     """Re-read a merged model and its inputs, and compare every hash with its lock file."""
     with guarded(debug):
+        from rich.markup import escape
+
         from supermerge.cli.console import console
         from supermerge.cli.progress import showing_progress
         from supermerge.report.numbers import size
@@ -37,14 +39,16 @@ def verify(
                 same = check(directory)
         out, tick = console(), "[green]✓[/]"
         out.print(
-            f"{tick} {directory}: {verified.tensors:,} tensors and {verified.files:,} files "
+            f"{tick} {escape(str(directory))}: {verified.tensors:,} tensors and {verified.files:,} files "
             f"({size(verified.bytes_read)}) are as recipe.lock.json says"
         )
         if verified.inputs:
-            out.print(f"{tick} the inputs are those that were merged: {', '.join(verified.inputs)}")
+            out.print(f"{tick} the inputs are those that were merged: {escape(', '.join(verified.inputs))}")
         if verified.unreachable:
-            out.print(f"[yellow]·[/] not checked, because not there any more: {', '.join(verified.unreachable)}")
+            out.print(
+                f"[yellow]·[/] not checked, because not there any more: {escape(', '.join(verified.unreachable))}"
+            )
         if verified.loads_as is not None:
-            out.print(f"{tick} loads as {verified.loads_as}, with nothing left to chance")
+            out.print(f"{tick} loads as {escape(verified.loads_as)}, with nothing left to chance")
         if same is not None:
             out.print(f"{tick} merged again, all {same:,} tensors have the same bytes")

@@ -51,6 +51,11 @@ def add(directory: str | os.PathLike[str], name: str, model: str, recipe: Recipe
             f"--expert {name}: the merge in {directory} has an expert of that name.",
             hint=f"Choose another name than {', '.join(old)}, or remove that one first.",
         )
+    if Path(model).resolve() == now.path.resolve():
+        raise RecipeError(
+            f"--expert {name}={model}: is the merge that it would be added to.",
+            hint="Name the model that is to be added.",
+        )
     wanted = _with(now, recipe or now.recipe, name, model)
     _require_task(wanted, name)
     standing, lost = now.inputs(_only(wanted, old))

@@ -19,6 +19,7 @@ from supermerge.methods.settings import LearnSettings
 from supermerge.plan import plan_of
 from supermerge.plan.memory import SHARDED
 from supermerge.recipe import Recipe
+from supermerge.recipe_paths import read_by_tasks
 from supermerge.relation import require_plausible, require_related
 from supermerge.report.results import ModelResult, Results, TaskResult
 from supermerge.resolve import learn_settings, opened
@@ -32,6 +33,7 @@ from supermerge.run.learned import LearnedMerge, basis_of, learn_merge
 from supermerge.run.measuring import measured
 from supermerge.run.output import COEFFICIENTS, Written, write_lock, write_model_files, write_weights
 from supermerge.run.prepared import Prepared, prepared
+from supermerge.run.replacing import require_nothing_foreign
 from supermerge.run.reporting import results_of, write_results
 from supermerge.run.result import Result
 from supermerge.run.sanity import worse_than_base
@@ -98,6 +100,9 @@ def run_beside(
         inputs = [checkpoint.directory for checkpoint in ready.opened.inputs if checkpoint.directory]
         if earlier:  # what it reads of the output itself, it carries over
             inputs = [place for place in inputs if not place.resolve().is_relative_to(path.resolve())]
+        inputs += read_by_tasks(wanted.model_dump(mode="json")["tasks"], heads=earlier is None)
+        if force:
+            require_nothing_foreign(path)
         out, states = OutputDirectory(path, force=force, inputs=inputs), StateDirectory(path, keep=resume)
         # The state belongs to whoever has the output's lock. Nobody tidies up while another process still writes.
         with led(peers, out, states), united():

@@ -36,7 +36,8 @@ def results_of(
     """Everything that the report shows; local paths as seen from `target`, the directory it will be in."""
     elsewhere = written.read_elsewhere if written else 0
     return report.Results(
-        command=shlex.join(["supermerge", *sys.argv[1:]]),
+        # What is not UTF-8 can stand on no page: its bytes are told.
+        command=shlex.join(["supermerge", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode(),
         recipe_yaml=ready.recipe.to_yaml(relative_to=target),
         method=ready.recipe.method.name,
         created=datetime.now(UTC).replace(microsecond=0),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from supermerge.checkpoint import TensorSource
 from supermerge.errors import DataError
+from supermerge.statistics.stored import read_finite
 
 if TYPE_CHECKING:
     from supermerge.tasks.encode import Example
@@ -49,13 +50,30 @@ def distances(experts: Mapping[str, TensorSource]) -> dict[str, float]:
     """
     found = dict.fromkeys(experts, 0.0)
     for key in sorted(next(iter(experts.values())).tensors):
-        owner, task = json.loads(key)
+        owner, task = _owner_and_task(key)
         if owner not in experts:
             raise DataError(
                 f"alignment: task {task!r} is of expert {owner!r}, which is not one of {', '.join(experts)}.",
                 hint="Name the experts as they were named when their alignment was measured, or measure it again.",
             )
-        own = experts[owner].read(key).double()
+        shapes = {source.label: source.tensors[key].shape for source in experts.values() if key in source.tensors}
+        if len(shapes) < len(experts) or len(set(shapes.values())) > 1:
+            raise DataError(
+                f"alignment: the logits of task {task!r} differ in number, or are missing: {shapes}.",
+                hint="Delete these files, and measure again on the same tasks.",
+            )
+        own = read_finite(experts[owner], key).double()
         for name, source in experts.items():
             found[name] += float((source.read(key).double() - own).norm(dim=1).mean())
     return found
+
+
+def _owner_and_task(key: str) -> tuple[str, str]:
+    try:
+        owner, task = json.loads(key)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"alignment: tensor {key!r} is not named after an expert and a task.",
+            hint="The file is damaged: delete it, and it is measured again.",
+        ) from error
+    return owner, task

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from supermerge.cache import cache_directory
@@ -17,10 +17,12 @@ from supermerge.checkpoint import Checkpoint, TensorSource, save_tensors
 from supermerge.checkpoint.files import OpenFile
 from supermerge.checkpoint.header import read_header
 from supermerge.errors import CheckpointError, DataError
+from supermerge.methods.measured import KINDS, own_shape
 from supermerge.statistics.fingerprints import model_fingerprint
 
 _KEY = "supermerge_statistics"
 _SUFFIX = ".safetensors"
+MEASURE_AGAIN = "Delete it, and it is measured again."
 
 
 class About(BaseModel):
@@ -33,7 +35,7 @@ class About(BaseModel):
     model: str
     data: str
     examples: int
-    size: float
+    size: float = Field(ge=0, allow_inf_nan=False)
     inputs_first: tuple[str, ...]
     names: tuple[str, ...]
 
@@ -53,8 +55,7 @@ class About(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError:
             raise CheckpointError(
-                f"{path}: its metadata are not those of statistics that this version reads.",
-                hint="Delete it, and it is measured again.",
+                f"{path}: its metadata are not those of statistics that this version reads.", hint=MEASURE_AGAIN
             ) from None
 
 
@@ -128,9 +129,7 @@ def checked(path: Path, kind: str, source: TensorSource, data: str | None) -> Ab
     """
     about = About.read(path)
     if about.kind != kind:
-        raise CheckpointError(
-            f"{path}: holds {about.kind}, expected {kind}.", hint="Delete it, and it is measured again."
-        )
+        raise CheckpointError(f"{path}: holds {about.kind}, expected {kind}.", hint=MEASURE_AGAIN)
     model = model_fingerprint(source, about.names)
     if about.model != model:
         raise CheckpointError(
@@ -144,3 +143,19 @@ def checked(path: Path, kind: str, source: TensorSource, data: str | None) -> Ab
             hint="Delete it, and it is measured again on the tasks' examples.",
         )
     return about
+
+
+def require_shapes(path: Path, kind: str, statistics: TensorSource, source: TensorSource) -> None:
+    """CheckpointError unless every tensor in a file of `kind` is fp32, and shaped as that of its tensor in `source`."""
+    for name, info in statistics.tensors.items():
+        whole = source.tensors[name].shape if name in source.tensors else ()
+        # The inputs of a layer come first in some models' weights.
+        shapes = dict.fromkeys(own_shape(kind, shape) for shape in (whole, whole[::-1]))
+        fits = len(info.shape) == 2 if KINDS[kind].side == "model" else info.shape in shapes
+        if info.dtype != torch.float32 or not fits:
+            expected = " or ".join(str(list(shape)) for shape in shapes if shape) or "one number"
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is {info.dtype} {list(info.shape)}, expected torch.float32, "
+                f"{'a matrix' if KINDS[kind].side == 'model' else expected}.",
+                hint=MEASURE_AGAIN,
+            )

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from supermerge.checkpoint import TensorSource
+from supermerge.checkpoint import TensorSource, require_finite
+from supermerge.errors import CheckpointError
 from supermerge.methods import KINDS, Context, Measured, Statistics
+from supermerge.statistics.file import MEASURE_AGAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +51,20 @@ def _name(kind: str, context: Context) -> str:
 
 def _read(kind: str, source: TensorSource, context: Context, shape: Sequence[int]) -> Tensor:
     if not KINDS[kind].elementwise:
-        return source.read(_name(kind, context))
-    return source.read_flat(context.name, context.offset, context.offset + math.prod(shape)).view(*shape)
+        return read_finite(source, _name(kind, context))
+    found = source.read_flat(context.name, context.offset, context.offset + math.prod(shape)).view(*shape)
+    require_finite(found, name=context.name, label=source.label, hint=MEASURE_AGAIN)
+    if found.numel() and float(found.min()) < 0:  # a mean of squares
+        raise CheckpointError(
+            f"{source.label}: tensor {context.name!r} has values below 0, the least {float(found.min()):g}; {kind} has "
+            "none.",
+            hint=MEASURE_AGAIN,
+        )
+    return found
+
+
+def read_finite(source: TensorSource, name: str) -> Tensor:
+    """A tensor of a file of statistics; CheckpointError where a value in it is no finite number."""
+    found = source.read(name)
+    require_finite(found, name=name, label=source.label, hint=MEASURE_AGAIN)
+    return found

@@ -12,9 +12,9 @@ from supermerge.errors import DataError
 from supermerge.methods import KINDS, Bound
 from supermerge.methods.sens_merging import layer_shares
 from supermerge.statistics.alignment import distances
-from supermerge.statistics.file import About
+from supermerge.statistics.file import About, require_shapes
 from supermerge.statistics.measure import Setup
-from supermerge.statistics.stored import Part, Stored
+from supermerge.statistics.stored import Part, Stored, read_finite
 
 
 def supplied(bounds: Sequence[Bound], setup: Setup, files: ExitStack) -> list[Bound]:
@@ -46,6 +46,7 @@ def parts(kind: str, setup: Setup, files: ExitStack) -> list[Part]:
         path = setup.file(kind, expert)
         about = About.read(path)
         stored = files.enter_context(Checkpoint.open(path))
+        require_shapes(path, kind, stored, setup.sources[expert] if expert else setup.base)
         read[expert] = Part(stored, about.size, frozenset(about.inputs_first))
         data[expert] = about.data
     match KINDS[kind].side:
@@ -54,7 +55,9 @@ def parts(kind: str, setup: Setup, files: ExitStack) -> list[Part]:
             found = distances({expert: part.source for expert, part in read.items()})
             return [_numbers({kind: value}) for value in found.values()]
         case "tensor":
-            values = [{name: float(part.source.read(name)) for name in part.source.tensors} for part in read.values()]
+            values = [
+                {name: float(read_finite(part.source, name)) for name in part.source.tensors} for part in read.values()
+            ]
             return [_numbers(layer_shares(each)) for each in values]
         case _:
             return list(read.values())

@@ -67,6 +67,8 @@ def _read_path(ref: str, spec: TaskSpec, columns: _Columns, base_dir: Path) -> l
         return [columns.checked(row) for row in read_image_folder(path, labelled=columns.label is not None)]
     if path.is_file():
         return [columns.row(place, record, path.parent) for place, record in read_table(path, columns.names)]
+    if path.exists():
+        raise DataError(f"{path}: is neither a plain file nor a folder", hint="Examples are read more than once.")
     raise DataError(
         f"{path}: no such file or folder",
         hint=f"Paths are relative to the recipe. A data set on the hub is written {PREFIX}ID?split=NAME.",

@@ -28,7 +28,7 @@ def load(directory: str | os.PathLike[str], task: str | None = None) -> nn.Modul
     root = Path(directory)
     with ExitStack() as files:
         merged, kind_name = _opened(root, files)
-        names = [kind_name] if kind_name else merged.config.get("architectures") or [None]
+        names = [kind_name] if kind_name else merged.architectures or [None]
         kind = getattr(transformers, str(names[0]), None)
         if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
             raise CheckpointError(

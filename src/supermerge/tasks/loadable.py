@@ -22,9 +22,10 @@ def loading_differences(checkpoint: Checkpoint, *, whole: bool) -> tuple[str | N
     from supermerge.tasks.binding import Binding
     from supermerge.tasks.models import build, is_pooler, read_config
 
-    name = str((checkpoint.config.get("architectures") or ["AutoModel"])[0])
+    name = next(iter(checkpoint.architectures), "AutoModel")
     kind = getattr(transformers, name, None)
-    if kind is None:
+    # Nothing else that a config may name is called.
+    if not isinstance(kind, type) or not (issubclass(kind, transformers.PreTrainedModel) or name.startswith("Auto")):
         return None, []
     try:
         model = build(kind, read_config(checkpoint.config, checkpoint.label), checkpoint.label, torch.float32)

@@ -14,6 +14,19 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from supermerge.errors import CheckpointError
 
 _POOLER = "pooler"
+# Building a model takes time for every layer, before a tensor is compared with it.
+_MOST_LAYERS = 10_000
+# What transformers and PyTorch raise for a config whose values make no sense.
+_MISTAKEN = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    RuntimeError,
+)
 # transformers draws random numbers for every tensor without this mark.
 _HAS_VALUE = "_is_hf_initialized"
 
@@ -34,10 +47,19 @@ def read_config(fields: Mapping[str, Any], label: str) -> PreTrainedConfig:
             f"{label}: config.json gives model_type {kind!r}, which the installed transformers does not know.",
             hint="It needs the config.json that transformers wrote; models that bring their own code cannot be used.",
         )
+    for key, value in fields.items():
+        if "layers" in key and isinstance(value, int) and value > _MOST_LAYERS:
+            raise CheckpointError(
+                f"{label}: config.json gives {key} = {value}, more than {_MOST_LAYERS:,}.",
+                hint="It is damaged, or not to be trusted: copy or download it again.",
+            )
     try:
         return CONFIG_MAPPING[kind].from_dict(deepcopy(dict(fields)))
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise CheckpointError(f"{label}: transformers cannot read config.json ({kind}): {error}") from error
+    except (*_MISTAKEN, StrictDataclassError) as error:
+        raise CheckpointError(
+            f"{label}: transformers cannot read config.json ({kind}): {error}",
+            hint="Copy or download the file again.",
+        ) from error
 
 
 def build(kind: Any, config: PreTrainedConfig, label: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -49,7 +71,7 @@ def build(kind: Any, config: PreTrainedConfig, label: str, dtype: torch.dtype) -
                 model = kind.from_config(config, dtype=dtype, trust_remote_code=False)
             else:
                 model = kind(config).to(dtype)
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except _MISTAKEN as error:
         raise CheckpointError(
             f"{label}: transformers cannot build {kind.__name__} for model_type {config.model_type!r}: {error}",
             hint="Is the task's type the one that this checkpoint was trained for?",

@@ -65,7 +65,7 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Record]:
             continue
         place = f"{path}:{number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_once_each)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise DataError(
@@ -76,6 +76,14 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Record]:
             raise DataError(f"{place}: expected a JSON object, found {type(record).__name__}")
         require_columns(place, list(record), columns)
         yield place, record
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} appears twice")
+    return found
 
 
 def _delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Record]:

@@ -134,7 +134,7 @@ def host_class(base: Checkpoint, wanted: Mapping[str, HeadSource]) -> Any:
         return getattr(transformers, _GENERATIVE[generative[0]])
     if any(head.zero_shot for head in wanted.values()):
         # A vision model is only zero-shot with its projection, which the headless class leaves out.
-        for name in base.config.get("architectures") or ():
+        for name in base.architectures:
             known = getattr(transformers, name, None)
             if known is not None and gives_image_embeddings(known):
                 return known

@@ -80,6 +80,16 @@ def one_nan(tensors: Tensors) -> None:
     tensors[f"{LAYER}.1.attention.self.query.lora_B.weight"][0, 0] = float("nan")
 
 
+def whole_numbers(tensors: Tensors) -> None:
+    for name in [name for name in tensors if "lora_A" in name]:
+        tensors[name] = torch.ones(tensors[name].shape, dtype=torch.int8)
+
+
+def of_a_convolution(tensors: Tensors) -> None:
+    for name in [name for name in tensors if "lora_A" in name]:
+        tensors[name] = tensors[name][..., None, None]
+
+
 def spoiled(*steps: Callable[[Path], object]) -> Callable[[Path], object]:
     return lambda tiny: [step(tiny) for step in steps]
 
@@ -117,6 +127,8 @@ CASES = [
     Case("a rank of 0", adapter(r=0), 4, ("adapter_config.json", "rank 0")),
     Case("matrices of rank 0", adapter(of_no_rank), 4, ("lora_A has rank 0",)),
     Case("a vector for a matrix", adapter(flattened), 4, ("lora_B", "no matrix")),
+    Case("matrices of a convolution", adapter(of_a_convolution), 4, ("lora_A", "no matrix")),
+    Case("matrices of whole numbers", adapter(whole_numbers), 4, ("query.weight", "not of floating point")),
     Case("another rank than the settings say", adapter(r=3), 4, ("rank 3", "rank 2")),
     Case("half of a pair of matrices", adapter(without("0.attention.self.query.lora_B")), 4, ("lora_B is not in",)),
     Case("an unknown type of adapter", adapter(peft_type="LOHA"), 4, ("'LOHA'", "LORA and IA3", "merge_and_unload")),
@@ -124,6 +136,8 @@ CASES = [
     Case("a setting that is not known", adapter(use_qalora=True), 4, ("'use_qalora'",)),
     Case("an adapter that changed its base", adapter(init_lora_weights="pissa"), 4, ("'pissa'", "base's weights")),
     Case("an alpha that is not a number", adapter(lora_alpha=float("nan")), 4, ("lora_alpha", "nan")),
+    Case("a switch that is a word", adapter(use_rslora="false"), 4, ("use_rslora = 'false'", "true or false")),
+    Case("biases that the file lacks", adapter(lora_bias=True), 4, ("lora_bias is set", "no bias of it")),
     Case("a pattern that takes for ever", adapter(rank_pattern={"(.*)*x": 2}), 4, ("(.*)*x",)),
     Case("a pattern that is none", adapter(alpha_pattern={"[": 2}), 4, ("pattern '['",)),
     Case("a tensor of another kind of adapter", adapter(renamed("lora_A.weight", "lokr_w1")), 4, ("lokr_w1",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,11 @@ def link_outside(tiny: Path) -> None:
     (tiny / MOOD).symlink_to(tiny / "elsewhere.safetensors")
 
 
+def a_pipe(tiny: Path) -> None:
+    (tiny / MOOD).unlink()
+    os.mkfifo(tiny / MOOD)
+
+
 def config_link_outside(tiny: Path) -> None:
     (tiny / "base" / "config.json").rename(tiny / "data" / "config.json")
     (tiny / "base" / "config.json").symlink_to("../data/config.json")
@@ -156,6 +162,7 @@ CASES = [
     Case("a text file for a model", recipe(base="./data/mood.valid.jsonl"), 4, ("mood.valid.jsonl", "weights")),
     Case("two files and no index", two_files, 4, ("experts/mood", "2 safetensors files")),
     Case("a file of no tensors", empty_checkpoint, 4, ("mood", "no tensors")),
+    Case("a pipe for a model", a_pipe, 4, (MOOD, "not a plain file")),
     Case("a file of no bytes", text(b"", MOOD), 4, (MOOD, "0 bytes")),
     Case("a file cut short", cut, 4, (MOOD, "cut short"), own_process=True),
     Case("bytes behind the last tensor", longer, 4, (MOOD, "4 bytes after")),
@@ -198,6 +205,12 @@ CASES = [
     Case("no config", lambda t: (t / "base/config.json").unlink(), 4, ("base", "config.json")),
     Case("a config that is no JSON", text("{", "base/config.json"), 4, ("base/config.json", "not valid JSON")),
     Case("a config of another size", json_file("base/config.json", lambda d: d.update(hidden_size=64)), 4, ("base",)),
+    Case(
+        "a config of a billion layers",
+        json_file("base/config.json", lambda d: d.update(num_hidden_layers=10**9)),
+        4,
+        ("base", "num_hidden_layers = 1000000000", "10,000"),
+    ),
     Case(
         "a config of more layers", json_file("base/config.json", lambda d: d.update(num_hidden_layers=9)), 4, ("lacks",)
     ),

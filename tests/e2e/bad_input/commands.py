@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 from case import QUERY, RUN, Case, nothing, recipe, weights
+
+import supermerge
+from supermerge.recipe import Recipe
 
 
 def link_to_itself(tiny: Path) -> None:
@@ -15,6 +19,22 @@ def link_to_itself(tiny: Path) -> None:
 
 def bare_lock(tiny: Path) -> None:
     (tiny / "base" / "recipe.lock.json").write_text(json.dumps({"format": 2}))
+
+
+def filed_away(tiny: Path) -> None:
+    """Examples that lie in the directory that is to be replaced, which holds a model and no lock."""
+    (tiny / "merged").mkdir()
+    (tiny / "merged" / "config.json").write_text("{}")
+    (tiny / "data").rename(tiny / "merged" / "data")
+    path = tiny / "recipe.yaml"
+    path.write_text(path.read_text().replace("data/", "merged/data/"))
+
+
+def worked_in(tiny: Path) -> None:
+    """A merge with somebody's work in it."""
+    supermerge.run(Recipe.load(tiny / "recipe.yaml", ["method=linear", "tasks={}"]))
+    (tiny / "merged" / "gguf").mkdir()
+    (tiny / "merged" / "gguf" / "model.gguf").write_bytes(b"GGUF")
 
 
 CASES = [
@@ -80,6 +100,10 @@ CASES = [
     ),
     Case("--force over a file", lambda t: (t / "merged").write_text("mine"), 5, ("merged", "file"), (*RUN, "--force")),
     Case("--force over the base", nothing, 5, ("base", "reads"), (*RUN, "--force", "-o", "base")),
+    Case("--force over the examples", filed_away, 5, ("merged/data", "reads"), (*RUN, "--force")),
+    Case("--force over work in a merge", worked_in, 5, ("gguf/model.gguf", "no run wrote"), (*RUN, "--force")),
+    Case("an output whose name is not UTF-8", nothing, 5, ("udcff", "UTF-8"), (*RUN, "-o", os.fsdecode(b"m\xff"))),
+    Case("an output whose name has the byte 0", recipe(output={"path": "a\0b"}), 5, ("x00b", "byte 0"), RUN),
     Case("an output below a file", nothing, 5, ("recipe.yaml",), (*RUN, "-o", "recipe.yaml/merged")),
     Case("an output that is a link to itself", link_to_itself, 5, ("merged",)),
     Case("the root as the output", nothing, 5, ("/",), (*RUN, "--force", "-o", "/")),

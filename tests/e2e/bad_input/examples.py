@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,11 @@ def csv(content: str | bytes) -> Callable[[Path], object]:
         recipe(tasks__mood__validation="data/mood.csv")(tiny)
 
     return spoil
+
+
+def a_pipe(tiny: Path) -> None:
+    (tiny / VALID).unlink()
+    os.mkfifo(tiny / VALID)
 
 
 def no_images(tiny: Path) -> None:
@@ -49,6 +55,13 @@ CASES = [
     Case("blank lines alone", text("\n\n\n", VALID), 6, (VALID, "no examples")),
     Case("a line that is no JSON", text(GOOD + "{good}\n", VALID), 6, (f"{VALID}:2", "not valid JSON")),
     Case("a line that is a list", text(GOOD + "[1]\n", VALID), 6, (f"{VALID}:2", "list")),
+    Case(
+        "a key twice in a line",
+        text(GOOD + '{"text": "x", "label": "good", "label": "bad"}\n', VALID),
+        6,
+        (f"{VALID}:2", "key 'label' appears twice"),
+    ),
+    Case("a pipe for examples", a_pipe, 6, (VALID, "neither a plain file nor a folder")),
     Case("a line nested ten thousand deep", text("[" * 10_000 + "\n", VALID), 6, (f"{VALID}:1", "JSON")),
     Case("a number of five thousand digits", text('{"text": "x", "label": ' + "9" * 5000 + "}\n", VALID), 6, (VALID,)),
     Case("a line that is not UTF-8", text(b'{"text": "\xff", "label": "good"}\n', VALID), 6, (f"{VALID}:1", "UTF-8")),

@@ -102,6 +102,11 @@ def of_mergekit(tiny: Path) -> None:
     supermerge.run(tiny / "recipe.yaml", output=tiny / "out", allow_unrelated=True)
 
 
+def noted(tiny: Path) -> None:
+    grown(tiny)
+    (tiny / "out" / "notes.txt").write_text("mine")
+
+
 def known(tiny: Path) -> None:
     grown(tiny)
     shutil.rmtree(tiny / "experts" / "more")
@@ -111,6 +116,15 @@ def known(tiny: Path) -> None:
 CASES = [
     Case("add to a directory that no run wrote", grown, 4, ("base", "recipe.lock.json"), ("add", "base", *ADD[2:])),
     Case("add without a place", grown, 2, ("NAME=PATH",), ("add", "out", "--expert", "more")),
+    Case(
+        "add two experts at once",
+        grown,
+        2,
+        ("--expert is given 2 times", "more=experts/more", "new=experts/new"),
+        ("add", "out", "--expert", "more=experts/more", "--expert", "new=experts/new"),
+    ),
+    Case("add a merge to itself", grown, 3, ("new=out", "that it would be added to"), (*ADD[:3], "new=out")),
+    Case("add to a merge with work in it", noted, 5, ("notes.txt", "no run wrote"), (*ADD[:3], "new=experts/more")),
     Case("add a name that is taken", grown, 3, ("mood", "has an expert of that name"), (*ADD[:3], "mood=experts/more")),
     Case("add under a name that is none", grown, 3, ("a/b", "is not a name"), (*ADD[:3], "a/b=experts/more")),
     Case("add an expert that is not there", grown, 4, ("experts/nowhere",), (*ADD[:3], "new=experts/nowhere")),
@@ -124,6 +138,13 @@ CASES = [
     Case("add where the base has changed", base_changed, 7, ("base: tensor encoder.layer.0.output.dense.bias",), ADD),
     Case("add to a merge of mergekit's recipe", of_mergekit, 3, ("mergekit",), (*ADD[:3], "more=experts/mood")),
     Case("remove an expert that is not in the merge", grown, 3, ("mod", "mood"), ("remove", "out", "--expert", "mod")),
+    Case(
+        "remove two experts at once",
+        grown,
+        2,
+        ("--expert is given 2 times", "topic, mood"),
+        ("remove", "out", "--expert", "topic", "--expert", "mood"),
+    ),
     Case("remove where another expert is gone", old_one_gone, 4, ("mood",), ("remove", "out", "--expert", "topic")),
     Case("remove from a merge that was edited", edited, 7, ("has changed",), ("remove", "out", "--expert", "topic")),
     Case(

@@ -40,6 +40,16 @@ def kept(
     return spoil
 
 
+def damaged(kind: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], object]:
+    """Leave statistics of ones (identities for a Gram matrix), those of one tensor changed."""
+    good = torch.eye(32) if kind == "gram" else torch.ones(32, 32)
+    return kept(kind, {QUERY: change(good)})
+
+
+def first_is(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda tensor: tensor.index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(value))
+
+
 def of_other_examples(tiny: Path) -> None:
     """A file called as that of the examples at hand, which says that it was measured on others."""
     with prepared(Recipe.load(tiny / "recipe.yaml")) as ready:
@@ -118,6 +128,46 @@ CASES = [
         ),
         4,
         ("experts/mood/statistics/gram-", "not those of statistics", "Delete"),
+    ),
+    Case(
+        "statistics with a NaN",
+        all_of(recipe(method="regmean", **NO_TASKS), damaged("gram", first_is(float("nan")))),
+        4,
+        ("experts/topic/statistics/gram-", QUERY, "NaN", "Delete it"),
+    ),
+    Case(
+        "statistics with a NaN, of single elements",
+        all_of(recipe(method="fisher", **NO_TASKS), damaged("fisher_sampled", first_is(float("nan")))),
+        4,
+        ("experts/topic/statistics/fisher_sampled-", QUERY, "NaN", "Delete it"),
+    ),
+    Case(
+        "a Fisher information below 0",
+        all_of(recipe(method="fisher", **NO_TASKS), damaged("fisher_sampled", first_is(-1.0))),
+        4,
+        ("experts/topic/statistics/fisher_sampled-", QUERY, "below 0", "-1", "Delete it"),
+    ),
+    Case(
+        "statistics of another shape",
+        all_of(recipe(method="regmean", **NO_TASKS), damaged("gram", lambda tensor: tensor[1:])),
+        4,
+        ("experts/topic/statistics/gram-", QUERY, "[31, 32]", "[32, 32]", "Delete it"),
+    ),
+    Case(
+        "statistics of a tensor that is not there",
+        all_of(recipe(method="fisher", **NO_TASKS), kept("fisher_sampled", {"nobody.weight": torch.ones(2)})),
+        4,
+        ("experts/topic/statistics/fisher_sampled-", "nobody.weight", "Delete it"),
+    ),
+    Case(
+        "logits that belong to no expert and task",
+        all_of(
+            recipe(method="sens_merging", **NO_TASKS),
+            kept("sensitivity_empirical", {QUERY: torch.tensor(1.0)}),
+            kept("alignment", {"[": torch.ones(3, 2)}, data="f" * 64),
+        ),
+        6,
+        ("alignment", "'['", "not named after an expert and a task"),
     ),
     Case(
         "statistics of neither data nor a file",

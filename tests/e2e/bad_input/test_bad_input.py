@@ -76,6 +76,7 @@ LONGEST = 500
 
 def row(case: Case, code: int, message: str) -> str:
     command = shlex.join(["supermerge", *(part for part in case.arguments if part != "--quiet")])
+    command = command.encode("utf-8", "backslashreplace").decode()
     for pattern, shown in MACHINE:
         message, command = pattern.sub(shown, message), pattern.sub(shown, command)
     message = message.removeprefix("error: ")

@@ -36,6 +36,8 @@ class Fitting:
                 self.problems.append((f"{module}.weight", "the model has no such tensor"))
             elif not self._model.tensors[name].is_floating:
                 self.problems.append((name, "the model's is not of floating point: it is quantised"))
+            elif any(not self._adapter.tensors[stored].is_floating for stored in roles.values()):
+                self.problems.append((name, "the adapter's is not of floating point: it is quantised"))
             elif "scales" in roles:
                 self._rescale(name, roles["scales"])
             else:
@@ -63,8 +65,8 @@ class Fitting:
             return
         down, up = roles[f"{embedding}A"], roles[f"{embedding}B"]
         for role, stored in (("A", down), ("B", up)):
-            if len(self._adapter.tensors[stored].shape) < 2:
-                shape = list(self._adapter.tensors[stored].shape)
+            shape = list(self._adapter.tensors[stored].shape)
+            if len(shape) not in (2, max(2, len(self._model.tensors[name].shape))):
                 self.problems.append((name, f"lora_{embedding}{role} has shape {shape}, which is no matrix"))
                 return
         a, b = (_as_matrix(self._adapter.tensors[stored]) for stored in (down, up))
@@ -79,6 +81,8 @@ class Fitting:
         left, right = (down, up) if transposed else (up, down)
         change = LowRank((self._adapter, left), (self._adapter, right), scale, transposed)
         self.changed[name] = Changed(self._stored(name), self._directed(name, change, roles, b[0]))
+        if self._settings.biased and "B.bias" not in roles:
+            self.problems.append((name, "lora_bias is set, and the file has no bias of it"))
         if "B.bias" in roles:
             self._shift(f"{module}.bias", roles["B.bias"], scale)
 

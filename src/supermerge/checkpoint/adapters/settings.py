@@ -75,6 +75,8 @@ class AdapterSettings:
     """PEFT's fan_in_fan_out: weights are stored [in, out]."""
     directed: bool
     """DoRA: every module has magnitudes."""
+    biased: bool
+    """Every module has a bias of its own."""
     targets: tuple[str, ...]
     """Names of modules, where the config lists them and restricts them in no other way."""
     saved: tuple[str, ...]
@@ -140,9 +142,10 @@ def read_settings(directory: Path) -> AdapterSettings:
             key: _number(value, f"alpha_pattern.{key}", path)
             for key, value in _mapping(written, "alpha_pattern", path).items()
         },
-        root_scaled=bool(written.get("use_rslora")),
-        transposed=bool(written.get("fan_in_fan_out")),
-        directed=bool(written.get("use_dora")),
+        root_scaled=_switch(written, "use_rslora", path),
+        transposed=_switch(written, "fan_in_fan_out", path),
+        directed=_switch(written, "use_dora", path),
+        biased=_switch(written, "lora_bias", path),
         targets=_targets(written),
         saved=_names(written.get("modules_to_save")),
         task_type=_text(written.get("task_type")),
@@ -174,6 +177,13 @@ def _mapping(written: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]
     if not isinstance(value, dict):
         _refuse(path, f"has {key} = {value!r:.80}, where a mapping belongs")
     return value
+
+
+def _switch(written: Mapping[str, Any], key: str, path: Path) -> bool:
+    value = written.get(key)
+    if value is not None and not isinstance(value, bool):
+        _refuse(path, f"has {key} = {value!r:.80}, where true or false belongs")
+    return bool(value)
 
 
 def _rank(value: Any, path: Path) -> int:
