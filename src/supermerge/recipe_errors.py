@@ -48,7 +48,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "literal_error":
         choices = tuple(re.findall("'([^']*)'", details["msg"]))
         if not choices:  # numbers
-            return f"{details['msg'].removeprefix('Input ')}, found {_short(found)}"
+            return f"found {_short(found)}; {details['msg'].removeprefix('Input ')}"
         return f"found {found!r}{closest(str(found), choices)}"
     if kind == "string_pattern_mismatch":
         return f"{found!r} is not a name: use letters, digits and, inside, '_', '-', '.' or '+'"

@@ -56,7 +56,7 @@ def distances(experts: Mapping[str, TensorSource]) -> dict[str, float]:
                 f"alignment: task {task!r} is of expert {owner!r}, which is not one of {', '.join(experts)}.",
                 hint="Name the experts as they were named when their alignment was measured, or measure it again.",
             )
-        shapes = {source.label: source.tensors[key].shape for source in experts.values() if key in source.tensors}
+        shapes = {name: source.tensors[key].shape for name, source in experts.items() if key in source.tensors}
         if len(shapes) < len(experts) or len(set(shapes.values())) > 1:
             raise DataError(
                 f"alignment: the logits of task {task!r} differ in number, or are missing: {shapes}.",
