@@ -27,9 +27,12 @@ class Products:
 
     def add(self, rows: Tensor) -> None:
         """One more piece: `rows [k + 1, n]`, the base and the task vectors."""
-        for block in rows.split(BLOCK, dim=1):
-            self.base += float(torch.linalg.vector_norm(block[0])) ** 2
-            self.taus += (block[1:] @ block[1:].T).double()
+        whole = rows.shape[1] // BLOCK * BLOCK
+        for part in (rows[:, :whole].unflatten(1, (-1, BLOCK)), rows[:, whole:].unsqueeze(1)):
+            if part.numel():
+                self.base += float(torch.linalg.vector_norm(part[0], dim=1).double().square().sum())
+                taus = part[1:].transpose(0, 1)
+                self.taus += torch.bmm(taus, taus.mT).double().sum(0)
 
     @property
     def finite(self) -> bool:

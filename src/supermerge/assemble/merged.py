@@ -63,10 +63,11 @@ class Merged:
                 self._passes = Passes(self._match, self._choice, self._seed, 1)
                 self._passes.survey()
         values = torch.empty(info.numel, dtype=info.dtype)
-        if info.name in self._passes.bounds:
-            for start, merged in self._passes.merge(info.name):
-                values[start : start + len(merged)] = cast(merged, info.dtype, info.name)
-        else:
-            for start, stored in self._passes.reader.raw(info.name, None):
-                values[start : start + len(stored)] = stored.to(info.dtype)
+        with self._passes.mode(info.name):
+            if info.name in self._passes.bounds:
+                for start, merged in self._passes.merge(info.name):
+                    values[start : start + len(merged)] = cast(merged, info.dtype, info.name)
+            else:
+                for start, stored in self._passes.reader.raw(info.name, None):
+                    values[start : start + len(stored)] = stored.to(info.dtype)
         return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import torch
@@ -57,7 +58,21 @@ class Passes:
 
     def over(self, names: Iterable[str], work: Callable[[str], Result], *, ordered: bool) -> Iterator[Result]:
         """`work` on every tensor, on several threads in bounded memory."""
-        return parallel(names, work, threads=self.threads, cost=self._cost, limit=WHOLE_TENSORS_BYTES, ordered=ordered)
+
+        def on_tensor(name: str) -> Result:
+            with self.mode(name):
+                return work(name)
+
+        limit = WHOLE_TENSORS_BYTES
+        return parallel(names, on_tensor, threads=self.threads, cost=self._cost, limit=limit, ordered=ordered)
+
+    def mode(self, name: str) -> AbstractContextManager[object]:
+        """What reads and merges a tensor happens inside it, on every thread.
+
+        A method that sees pieces has no autograd, whose bookkeeping would take a tenth of the time of such small
+        operations; one that sees whole tensors may use it.
+        """
+        return torch.inference_mode(self._in_pieces(name))
 
     def survey(self) -> None:
         """Run the surveys of the model that the chosen methods need; tied tensors count once."""
@@ -227,5 +242,8 @@ class Passes:
         info, k = self.match.base.tensors[name], len(self.experts)
         if name in self.bounds and self.bounds[name].factored(k) is not None and self.thin.has(name):
             return 8 * (3 * self.thin.rank(name) * sum(matrix_shape(info.shape)) + 3 * BLOCK)
-        cut = name not in self.bounds or self._cut[id(self.bounds[name])]
-        return round(tensor_bytes(info, k, cut=cut))
+        return round(tensor_bytes(info, k, cut=self._in_pieces(name)))
+
+    def _in_pieces(self, name: str) -> bool:
+        """Whether a tensor is never seen whole; one that is copied is not."""
+        return name not in self.bounds or self._cut[id(self.bounds[name])]

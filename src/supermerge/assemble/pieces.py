@@ -77,8 +77,7 @@ class Reader:
         for start in range(0, info.numel, step):
             stop = min(start + step, info.numel)
             rows = memory[:, : stop - start]
-            for i in range(len(self._sources)):
-                self._fill(rows, i, self._read(i, name, start, stop, hashes), name, check)
+            self._fill(rows, name, start, hashes, check)
             yield Piece(start, rows)
 
     def samples(self, name: str) -> Iterator[tuple[Piece, float]]:
@@ -87,8 +86,7 @@ class Reader:
         for start in range(0, numel, _SAMPLED_STRETCH):
             count = min(_SAMPLE, numel - start)
             rows = torch.empty(len(self._sources), count, dtype=arithmetic(self._match.base.tensors[name].dtype))
-            for i in range(len(self._sources)):
-                self._fill(rows, i, self._read(i, name, start, start + count, None), name, False)
+            self._fill(rows, name, start, None, False)
             yield Piece(start, rows), min(_SAMPLED_STRETCH, numel - start) / count
 
     def _memory(self, dtype: torch.dtype, elements: int) -> Tensor:
@@ -101,8 +99,7 @@ class Reader:
         """The tensor called `name` as one piece; `hashes` and `check` as for `blocks`."""
         info = self._match.base.tensors[name]
         rows = torch.empty(len(self._sources), info.numel, dtype=arithmetic(info.dtype))
-        for i in range(len(self._sources)):
-            self._fill(rows, i, self._read(i, name, 0, info.numel, hashes), name, check)
+        self._fill(rows, name, 0, hashes, check)
         return Piece(0, rows)
 
     def base_rows(self, name: str, rows: slice, columns: int, hashes: Hashes | None) -> Tensor:
@@ -127,15 +124,17 @@ class Reader:
             (hashes.experts[i - 1] if i else hashes.base).update(tensor_bytes(stored))
         return stored
 
-    def _fill(self, rows: Tensor, i: int, values: Tensor, name: str, check: bool) -> None:
-        row = rows[i].copy_(values)
-        if i:
-            row.sub_(rows[0])
+    def _fill(self, rows: Tensor, name: str, start: int, hashes: Hashes | None, check: bool) -> None:
+        """Elements from `start` on, as many as there are columns in `rows [k + 1, n]`."""
+        stop = start + rows.shape[1]
+        for i, row in enumerate(rows):
+            row.copy_(self._read(i, name, start, stop, hashes))
+        rows[1:].sub_(rows[0])
         # A sum is finite only if no term is NaN or infinite; one that merely overflows is looked at in full.
-        if check and not math.isfinite(float(row.sum())):
-            self.require_finite(name, 0, i)
+        if check and not math.isfinite(float(rows.sum())):
+            self.require_finite(name)
 
-    def require_finite(self, name: str, *places: int) -> None:
-        """CheckpointError if the tensor has NaN or infinity in these sources (0 is the base), by default in all."""
-        for place in places or range(len(self._sources)):
-            require_finite(self._sources[place].read(name), name=name, label=self._labels[place])
+    def require_finite(self, name: str) -> None:
+        """CheckpointError if the tensor has NaN or infinity in any source."""
+        for source, label in zip(self._sources, self._labels, strict=True):
+            require_finite(source.read(name), name=name, label=label)

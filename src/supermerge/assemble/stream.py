@@ -102,10 +102,12 @@ def assemble(
 
     def whole(name: str) -> tuple[str, Tensor]:
         info = match.base.tensors[name]
-        merged = torch.empty(info.numel, dtype=arithmetic(info.dtype))
+        with torch.inference_mode(False):  # whoever merges may go on and train
+            merged = torch.empty(info.shape, dtype=arithmetic(info.dtype))
+        flat = merged.view(-1)
         for start, values in work.merge(name):
-            merged[start : start + len(values)] = values
-        return name, merged.view(info.shape)
+            flat[start : start + len(values)] = values
+        return name, merged
 
     yield from work.over(match.merged if names is None else names, whole, ordered=True)
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import supermerge
-from supermerge.assemble import assemble, merge, merge_into, output_infos
+from supermerge.assemble import Choice, assemble, merge, merge_into, output_infos
 from supermerge.assemble.merge import StateDict
+from supermerge.assemble.merged import Merged
 from supermerge.checkpoint import Checkpoint, ShardWriter, hash_tensor, match
 from supermerge.errors import CheckpointError, RecipeError, RefusedError
 from supermerge.events import subscribed
@@ -78,6 +79,19 @@ def test_assemble_yields_fp32_in_the_order_of_the_base():
     assert [name for name, _ in produced] == ["embed.weight", "norm.weight"]
     assert all(tensor.dtype == torch.float32 for _, tensor in produced)
     assert [name for name, _ in assemble("linear", matched(), names=["norm.weight"])] == ["norm.weight"]
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "tsv_m"])
+def test_what_was_merged_can_be_trained(method):
+    by_name = dict(assemble(method, matched(), threads=1))
+    unwritten = Merged("a merge", matched(), Choice(get(method).bind()))
+    read = {name: unwritten.read(name) for name in unwritten.tensors}
+    for tensors in (by_name, merge(model(0), experts(), method), read):
+        parameter = nn.Parameter(tensors["embed.weight"])
+        parameter.view(-1).square().sum().backward()
+        with torch.no_grad():
+            parameter.view(-1)[0] += 1
+        assert torch.equal(parameter.grad[0, 1:], 2 * parameter.detach()[0, 1:])
 
 
 def test_tied_tensors_stay_tied_and_count_once():
