@@ -32,8 +32,8 @@ class Context:
 
     def bernoulli(self, method: str, expert: int, p: float | Tensor, like: Tensor) -> Tensor:
         """1 with probability `p`, else 0, for every element of `like`; drawn for one method and expert (its index)."""
-        wanted = p.cpu().contiguous().view(-1).numpy() if isinstance(p, Tensor) else p
-        kept, draws = np.empty(like.numel(), dtype=np.float32), np.empty(BLOCK, dtype=np.float32)
+        wanted = p.cpu().reshape(-1) if isinstance(p, Tensor) else p
+        kept = torch.empty(like.numel(), dtype=torch.float32)
         done = 0
         while done < len(kept):
             block, inside = divmod(self.offset + done, BLOCK)
@@ -45,12 +45,11 @@ class Context:
             steps = -(-(inside % 2 + count) // 2)
             raw = stream.advance(inside // 2).random_raw(steps).view(np.uint32)[inside % 2 :][:count]
             part = slice(done, done + count)
-            if isinstance(wanted, np.ndarray):
-                np.right_shift(raw, 8, out=draws[:count], casting="unsafe")
-                draws[:count] *= np.float32(2**-24)
-                np.less(draws[:count], wanted[part], out=kept[part])
+            if isinstance(wanted, Tensor):
+                upper = torch.from_numpy(np.right_shift(raw, 8, out=raw).view(np.int32))
+                kept[part].copy_(upper).mul_(2**-24).lt_(wanted[part])
             else:
                 # r · 2⁻²⁴ < p, for the upper 24 bits r, without making numbers of them.
-                kept[part] = raw < math.ceil(float(np.float32(wanted)) * 2**24) << 8
+                kept.numpy()[part] = raw < math.ceil(float(np.float32(wanted)) * 2**24) << 8
             done += count
-        return torch.from_numpy(kept).view(like.shape).to(like)
+        return kept.view(like.shape).to(like)
