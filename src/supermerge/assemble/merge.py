@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from supermerge.assemble.choice import Rules
 from supermerge.assemble.stream import merge_into
 from supermerge.checkpoint import Checkpoint, TensorInfo, match, open_expert
+from supermerge.errors import UsageError
 
 
 class StateDict:
@@ -42,6 +43,15 @@ def merge(
     an expert may also be an adapter on the base.
     Experts without names are called "1", "2", …. `weights` and `params` are the method's (`supermerge methods NAME`).
     """
+    if isinstance(experts, (str, bytes)) or not isinstance(experts, Iterable):
+        raise UsageError(
+            f"experts: expected a mapping or a sequence of experts, found {type(experts).__name__}.",
+            hint="One expert is written [expert].",
+        )
+    if weights is not None and not isinstance(weights, Iterable):
+        raise UsageError(f"weights: expected a number per expert, found {weights!r}.", hint="Such as [0.5, 0.5].")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, found {threads}.")
     named = experts if isinstance(experts, Mapping) else {str(i): expert for i, expert in enumerate(experts, 1)}
     with ExitStack() as stack:
         opened = stack.enter_context(Checkpoint.open(base))

@@ -19,6 +19,11 @@ class MemoryStore:
         self.label = label
         self._data: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
+            if not isinstance(name, str):
+                raise CheckpointError(
+                    f"{label}: {name!r} is a {type(name).__name__}, not the name of a tensor",
+                    hint="Give a mapping of names to tensors, such as `model.state_dict()`.",
+                )
             if not isinstance(tensor, Tensor):
                 raise CheckpointError(
                     f"{label}: {name!r} is a {type(tensor).__name__}, not a tensor",

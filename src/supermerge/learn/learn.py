@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ from supermerge.learn.stepping import Loss, Stepping
 from supermerge.learn.task_vectors import TaskVectors
 from supermerge.offload import offloaded, values_of
 from supermerge.report.numbers import size
+
+_RESIDENCIES = ("auto", "disk", "memory", "offload")
 
 
 @dataclass(slots=True)
@@ -106,6 +108,15 @@ def learn(
     """
     if steps < 0 or not lr > 0:
         raise UsageError(f"steps must be at least 0 and lr above 0; found steps={steps} and lr={lr}.")
+    if residency not in _RESIDENCIES and not is_coding(residency):
+        raise UsageError(
+            f"residency {residency!r}: unknown.", hint=f"Use one of {', '.join((*_RESIDENCIES, *get_args(Coding)))}."
+        )
+    if not isinstance(experts, Mapping):
+        raise UsageError(
+            f"experts: expected a mapping of names to experts, found {type(experts).__name__}.",
+            hint='Name them, such as {"news": …, "spam": …}.',
+        )
     if residency == "offload" and precision != "fp32":
         raise UsageError(
             f"residency offload needs precision fp32, found {precision!r}.",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supermerge.distributed import ALONE, Peers
+from supermerge.errors import UsageError
 from supermerge.learn.adam import Adam, AdamState
 from supermerge.learn.coefficients import Coefficients
 from supermerge.learn.links import link as find_link
@@ -79,6 +80,7 @@ class Stepping(ABC):
         losses: list[float] = []
         for index, (task, batch, weight) in enumerate(items):
             value = loss(model, task, batch)
+            _require_a_loss(value, task)
             losses.append(float(value.detach()))
             if not math.isfinite(losses[-1]):
                 self._drop_gradients()
@@ -104,3 +106,14 @@ class Stepping(ABC):
         for group, gradient in pulled.items():
             self.states[group].steps += 1
             self._adam.step(w[group], gradient, self.states[group], slice(None), lr_factor)
+
+
+def _require_a_loss(value: object, task: str) -> None:
+    if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point() and value.requires_grad:
+        return
+    found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    without = " without a gradient" if isinstance(value, Tensor) and not value.requires_grad else ""
+    raise UsageError(
+        f"loss(model, {task!r}, batch) gave {found}{without}; expected one floating number, a tensor with a gradient.",
+        hint="Return what the model's outputs were reduced to, such as their mean cross-entropy.",
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from supermerge.assemble import at_most_threads
 from supermerge.checkpoint import OutputDirectory
-from supermerge.errors import RecipeError
+from supermerge.errors import RecipeError, UsageError
 from supermerge.events import phase
 from supermerge.methods import get
 from supermerge.plan.comparison import room_to_compare
@@ -35,6 +35,10 @@ def compare(
     both recommends one, never the test rows. A recipe's `memory` holds for all of them. Errors: as `run`.
     """
     wanted = Recipe.of(recipe)
+    if isinstance(methods, str) or not methods:
+        raise UsageError(
+            f"methods: expected the names of methods, found {methods!r}.", hint='For example ["linear", "ties"].'
+        )
     for name in methods:
         get(name)
     path = Path(output) if output is not None else Path("comparison")
