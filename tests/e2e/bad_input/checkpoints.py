@@ -206,6 +206,12 @@ CASES = [
     Case("a config that is no JSON", text("{", "base/config.json"), 4, ("base/config.json", "not valid JSON")),
     Case("a config of another size", json_file("base/config.json", lambda d: d.update(hidden_size=64)), 4, ("base",)),
     Case(
+        "a config whose classes are a list",
+        json_file("experts/mood/config.json", lambda d: d.update(id2label=["good", "bad"])),
+        4,
+        ("the head of task 'mood'", "transformers cannot read config.json (bert)"),
+    ),
+    Case(
         "a config of a billion layers",
         json_file("base/config.json", lambda d: d.update(num_hidden_layers=10**9)),
         4,

@@ -155,7 +155,7 @@ def test_bad_input(
     written = row(case, code, message)
     seen[request.node.callspec.id] = written
     if "SUPERMERGE_WRITE_DOCS" not in os.environ:
-        assert written in committed(), "docs/bad-input.md is out of date"
+        assert written in committed(), "docs/bad-input.md is out of date: " + written
 
 
 @pytest.mark.parametrize(
