@@ -125,6 +125,25 @@ def test_the_reader_of_a_pipe_may_leave() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "{", "")
 
 
+def test_the_reader_of_a_table_may_leave() -> None:
+    """A table is written by rich, which has ideas of its own about broken pipes."""
+    command = f"{Path(sys.executable).parent / 'supermerge'} methods | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Method")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "code"),
+    [("methods ties", ">&-", 0), ("methods ties --json", ">&-", 0), ("run nowhere.yaml", "2>&-", 3)],
+)
+def test_streams_that_are_closed(arguments: str, closed: str, code: int) -> None:
+    command = f"{Path(sys.executable).parent / 'supermerge'} {arguments} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
 def test_a_recipe_error_on_the_command_line(supermerge_command: Callable[..., object], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("base: b\nexperts: {a: x}\nmetod: ties\n")

@@ -14,9 +14,15 @@ from rich.table import Table
 _PIPE_WIDTH = 160
 
 
+class _Results(Console):
+    def on_broken_pipe(self) -> None:
+        """A reader that went away is `guarded`'s to deal with; rich would end with exit code 1."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """The console for results. Numbers are not coloured by guesswork; tables are not squeezed where nobody looks."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return _Results(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:

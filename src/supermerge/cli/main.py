@@ -51,9 +51,21 @@ def _root(
     """Merge fine-tuned experts into one model, with coefficients learned from a few labelled examples."""
 
 
+def _open_streams() -> None:
+    """Streams that whoever started us has closed lead nowhere; a file that is opened later would get their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+
+
 def main() -> None:
     """Parse the command line, run the command, and exit with its code."""
     quiet_when_interrupted()
+    _open_streams()
     sys.excepthook = report_bug
     # Imports make a million objects that stay: to search them for garbage every 700 takes a tenth of a short run.
     gc.set_threshold(50_000, 20, 20)
