@@ -8,6 +8,10 @@ the clock, peak memory. Models are built once into ~/.cache/supermerge/bench (se
 `supermerge run RECIPE --quiet`, with all that a run does: checks, hashes of every tensor, lock file, report. Runs are
 paired (ours, mergekit, ours, mergekit); of each the quicker counts, and the larger memory. `floor_s` is the CPU time
 of a process that reads and writes the same bytes and does nothing else.
+
+With `--same-recipe` ours runs a third time in every pair, on the very file that mergekit runs, in mergekit's own
+arithmetic (`mergekit_recipe_…`). What differs is most of all linear, which then has no base: four models are read in
+place of five.
 """
 
 from __future__ import annotations
@@ -46,13 +50,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=_GOALS)
     parser.add_argument("--mergekit", type=Path, help="the mergekit-yaml executable of another environment")
+    parser.add_argument("--same-recipe", action="store_true", help="run ours on mergekit's own recipe too")
     parser.add_argument("--tensors", type=int, help="merge this many tiny tensors instead of the Llama")
     parser.add_argument("--pairs", type=int, default=3, help="how often each of both runs")
     arguments = parser.parse_args()
     # As pip does when it installs: otherwise what is installed editably may be compiled anew by every process.
     compileall.compile_dir(str(files("supermerge")), quiet=2)
     models = _models(arguments.tensors)
-    rows = [_row(method, models, arguments.mergekit, arguments.pairs) for method in arguments.methods]
+    rows = [
+        _row(method, models, arguments.mergekit, arguments.pairs, same_recipe=arguments.same_recipe)
+        for method in arguments.methods
+    ]
     print(json.dumps(rows, indent=1))
 
 
@@ -64,16 +72,21 @@ def _models(tensors: int | None) -> Path:
     return directory
 
 
-def _row(method: str, models: Path, mergekit: Path | None, pairs: int) -> dict[str, Any]:
+def _row(method: str, models: Path, mergekit: Path | None, pairs: int, *, same_recipe: bool) -> dict[str, Any]:
     used = ["base", *our_recipe(method, models)["experts"]]
     files = [models / name / "model.safetensors" for name in used]
-    ours, theirs, floors = [], [], []
+    ours, same, theirs, floors = [], [], [], []
     with tempfile.TemporaryDirectory(dir=_CACHE) as scratch:
+        own, other = Path(scratch) / "recipe.yaml", Path(scratch) / "mergekit.yaml"
+        own.write_text(json.dumps(our_recipe(method, models)), encoding="utf-8")
+        other.write_text(json.dumps(mergekit_recipe(method, models)), encoding="utf-8")
         for _ in range(pairs):
             floors.append(_cost([sys.executable, _HERE / "assemble_floor.py", f"{scratch}/floor", *files]))
-            ours.append(_cost(_our_command(method, models, Path(scratch))))
+            ours.append(_cost(_our_command(own)))
+            if same_recipe:
+                same.append(_cost(_our_command(other)))
             if mergekit is not None:
-                theirs.append(_cost(_mergekit_command(method, models, Path(scratch), mergekit)))
+                theirs.append(_cost(_mergekit_command(other, mergekit)))
     best, floor = _best(ours), _best(floors)
     row: dict[str, Any] = {
         "method": method,
@@ -84,14 +97,23 @@ def _row(method: str, models: Path, mergekit: Path | None, pairs: int) -> dict[s
         "floor_s": round(floor.cpu, 2),
         "cpu_to_floor": round(best.cpu / floor.cpu, 2),
     }
-    if theirs:
-        other = _best(theirs)
+    if same:
+        one = _best(same)
         row |= {
-            "mergekit_cpu_s": round(other.cpu, 2),
-            "mergekit_wall_s": round(other.wall, 2),
-            "mergekit_peak_rss_mb": round(other.peak_rss / 1e6),
-            "cpu_to_mergekit": round(best.cpu / other.cpu, 3),
+            "mergekit_recipe_cpu_s": round(one.cpu, 2),
+            "mergekit_recipe_wall_s": round(one.wall, 2),
+            "mergekit_recipe_peak_rss_mb": round(one.peak_rss / 1e6),
         }
+    if theirs:
+        kit = _best(theirs)
+        row |= {
+            "mergekit_cpu_s": round(kit.cpu, 2),
+            "mergekit_wall_s": round(kit.wall, 2),
+            "mergekit_peak_rss_mb": round(kit.peak_rss / 1e6),
+            "cpu_to_mergekit": round(best.cpu / kit.cpu, 3),
+        }
+        if same:
+            row["mergekit_recipe_cpu_to_mergekit"] = round(_best(same).cpu / kit.cpu, 3)
     return row
 
 
@@ -99,18 +121,14 @@ def _best(costs: list[Cost]) -> Cost:
     return Cost(min(c.cpu for c in costs), min(c.wall for c in costs), max(c.peak_rss for c in costs))
 
 
-def _our_command(method: str, models: Path, scratch: Path) -> list[str | Path]:
-    recipe = scratch / "recipe.yaml"
-    recipe.write_text(json.dumps(our_recipe(method, models)), encoding="utf-8")
-    command = [sys.executable, "-m", "supermerge", "run", recipe, "-o", scratch / "ours"]
+def _our_command(recipe: Path) -> list[str | Path]:
+    command = [sys.executable, "-m", "supermerge", "run", recipe, "-o", recipe.with_name("ours")]
     return [*command, "--quiet", "--force", "--no-resume"]
 
 
-def _mergekit_command(method: str, models: Path, scratch: Path, mergekit: Path) -> list[str | Path]:
-    recipe = scratch / "mergekit.yaml"
-    recipe.write_text(json.dumps(mergekit_recipe(method, models)), encoding="utf-8")
+def _mergekit_command(recipe: Path, mergekit: Path) -> list[str | Path]:
     # The models have no tokenizer.
-    return [mergekit, recipe, scratch / "mergekit", "--no-copy-tokenizer", "--quiet"]
+    return [mergekit, recipe, recipe.with_name("mergekit"), "--no-copy-tokenizer", "--quiet"]
 
 
 def _cost(command: list[str | Path]) -> Cost:
