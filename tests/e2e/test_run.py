@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,14 @@ def test_the_same_recipe_gives_the_same_bytes(merged: Path, tiny: Path) -> None:
     again = _run(tiny, "again").directory
     for name in ("model.safetensors", "coefficients.safetensors"):
         assert (again / name).read_bytes() == (merged / name).read_bytes()
+
+
+def test_an_old_output_is_replaced_with_what_a_file_manager_left_in_it(merged: Path, tiny: Path) -> None:
+    copied = shutil.copytree(merged, tiny / "old")
+    (copied / ".DS_Store").write_bytes(b"where the icons are")
+    supermerge.run(Recipe.load(tiny / "recipe.yaml", ["method=linear"]), output=copied, force=True)
+    assert not (copied / ".DS_Store").exists()
+    assert verify(copied).tensors
 
 
 @pytest.mark.parametrize("granularity", ["row", "layer"])

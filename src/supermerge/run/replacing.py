@@ -9,6 +9,7 @@ from supermerge.lock import LOCK_NAME, Lock
 
 # What a run writes and its lock does not name, and what is measured of a merge that is an expert of another.
 _JOURNAL, _STATISTICS = "run.jsonl", "statistics"
+_LEFT_BY_FILE_MANAGERS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _NAMED = 3
 
 
@@ -26,7 +27,9 @@ def require_nothing_foreign(directory: Path) -> None:
     foreign = [
         place
         for place in places
-        if place.as_posix() not in known and place.name != _JOURNAL and place.parts[0] != _STATISTICS
+        if place.as_posix() not in known
+        and place.name not in {_JOURNAL, *_LEFT_BY_FILE_MANAGERS}
+        and place.parts[0] != _STATISTICS
     ]
     if lock.output.files and foreign:
         more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
