@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from given_statistics import given
 
 from supermerge.checkpoint import Checkpoint
-from supermerge.errors import DataError, RecipeError
+from supermerge.errors import CheckpointError, DataError, RecipeError
 from supermerge.events import subscribed
 from supermerge.methods import Context, get
 from supermerge.methods.esm import LayerNorms, essential_directions, relative
@@ -297,10 +297,16 @@ class TestMats:
             get("mats").bind({"iterations": 2}).with_statistics(self.kronecker(a, b)).merge(torch.zeros(3, 4), taus)
         assert "tensor 'weight': conjugate gradients stopped after 2 iterations" in said[0].fields["message"]
 
-    @pytest.mark.parametrize("wrong", [float("nan"), -1.0])
-    def test_what_cannot_converge_is_refused(self, wrong):
+    @pytest.mark.parametrize(
+        ("wrong", "error", "said"),
+        [
+            (float("nan"), CheckpointError, "tensor 'weight' has 2 values that are NaN"),
+            (-1.0, DataError, "tensor 'weight': conjugate gradients do not converge"),
+        ],
+    )
+    def test_what_cannot_converge_is_refused(self, wrong, error, said):
         measured = given(gram=[[[wrong, 0], [0, wrong]], [[0, 0], [0, 0]]])
-        with pytest.raises(DataError, match=r"tensor 'weight': conjugate gradients do not converge"):
+        with pytest.raises(error, match=said):
             merged("mats", {"subspace": "inputs"}, ZERO, [[[1, 1]], [[5, 5]]], measured)
 
 
