@@ -88,33 +88,24 @@ def _row(method: str, models: Path, mergekit: Path | None, pairs: int, *, same_r
             if mergekit is not None:
                 theirs.append(_cost(_mergekit_command(other, mergekit)))
     best, floor = _best(ours), _best(floors)
-    row: dict[str, Any] = {
-        "method": method,
-        "pairs": pairs,
-        "cpu_s": round(best.cpu, 2),
-        "wall_s": round(best.wall, 2),
-        "peak_rss_mb": round(best.peak_rss / 1e6),
-        "floor_s": round(floor.cpu, 2),
-        "cpu_to_floor": round(best.cpu / floor.cpu, 2),
-    }
+    row = {"method": method, "pairs": pairs, **_columns("", best)}
+    row |= {"floor_s": round(floor.cpu, 2), "cpu_to_floor": round(best.cpu / floor.cpu, 2)}
     if same:
-        one = _best(same)
-        row |= {
-            "mergekit_recipe_cpu_s": round(one.cpu, 2),
-            "mergekit_recipe_wall_s": round(one.wall, 2),
-            "mergekit_recipe_peak_rss_mb": round(one.peak_rss / 1e6),
-        }
+        row |= _columns("mergekit_recipe_", _best(same))
     if theirs:
         kit = _best(theirs)
-        row |= {
-            "mergekit_cpu_s": round(kit.cpu, 2),
-            "mergekit_wall_s": round(kit.wall, 2),
-            "mergekit_peak_rss_mb": round(kit.peak_rss / 1e6),
-            "cpu_to_mergekit": round(best.cpu / kit.cpu, 3),
-        }
+        row |= {**_columns("mergekit_", kit), "cpu_to_mergekit": round(best.cpu / kit.cpu, 3)}
         if same:
             row["mergekit_recipe_cpu_to_mergekit"] = round(_best(same).cpu / kit.cpu, 3)
     return row
+
+
+def _columns(prefix: str, cost: Cost) -> dict[str, float]:
+    return {
+        f"{prefix}cpu_s": round(cost.cpu, 2),
+        f"{prefix}wall_s": round(cost.wall, 2),
+        f"{prefix}peak_rss_mb": round(cost.peak_rss / 1e6),
+    }
 
 
 def _best(costs: list[Cost]) -> Cost:
