@@ -115,7 +115,7 @@ def quantised(document: dict[str, Any]) -> None:
 
 
 CASES = [
-    Case("an adapter of a model with other shapes", adapter(wider), 4, ("does not fit base", "the model's [")),
+    Case("an adapter of a model with other shapes", adapter(wider), 4, ("does not fit", "the model's [")),
     Case(
         "an adapter of a model with other modules",
         adapter(renamed("query", "q_proj"), base_model_name_or_path="someone/llama"),
