@@ -125,11 +125,11 @@ def test_budgets_are_compared_on_one_draw(monkeypatch: pytest.MonkeyPatch) -> No
     good, poor = [[True, True], [True, True]], [[True, True], [False, False]]
     found = [_cell("experts", "expert", good)]
     found += [
-        _cell("ties", "static", good if draw == curve.DRAW else poor, draw, budget=budget)
+        _cell("ties", "static", good if draw == curve.DRAW["vision8"] else poor, draw, budget=budget)
         for draw in (0, 1, 2)
         for budget in (8, 32)
     ]
-    found.append(_cell("iso_c", "static", good, curve.DRAW))
+    found.append(_cell("iso_c", "static", good, curve.DRAW["vision8"]))
     monkeypatch.setattr(table, "results", lambda suite: found)
     monkeypatch.setattr(cells, "results", lambda suite: found)
     # Iso-C has one budget, which is no curve.
