@@ -116,6 +116,36 @@ def test_an_error_of_one_process_is_told_once_and_ends_all_with_its_exit_code(ll
     assert not [path for path in llamas.iterdir() if "out" in path.name]
 
 
+INTERRUPTED_TOO = """
+import os, signal, sys, time
+from supermerge.distributed import united
+from supermerge.errors import CheckpointError, SupermergeError
+rank = os.environ["RANK"]
+try:
+    with united() as group:
+        group.exchange("all are here")
+        if rank == "0":
+            time.sleep(0.5)
+            raise KeyboardInterrupt
+        if rank == "1":
+            raise CheckpointError("broken")
+        time.sleep(2)  # the first has been told by then, and this one is not there yet
+        missing = group._missing
+        group._missing = lambda *args, **kwargs: (missing(*args, **kwargs), time.sleep(1))[0]
+        group.exchange("nobody answers")
+except SupermergeError as error:
+    code = error.exit_code
+except KeyboardInterrupt:
+    code = 130
+sys.stderr.flush()
+os._exit(code)
+"""
+
+
+def test_the_first_process_waits_for_those_that_hear_late_when_it_is_interrupted_as_well(tmp_path: Path) -> None:
+    assert together(("-c", INTERRUPTED_TOO), tmp_path, 3).codes == [4, 4, 4]
+
+
 DIES = """
 import os, signal, sys
 import supermerge.assemble.passes as passes

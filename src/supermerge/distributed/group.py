@@ -123,13 +123,13 @@ class ProcessGroup(DefaultGroup):
         self.close()
         self._store.set(f"left/{self.rank}", "")
         missing = self._missing("left", until_told=told is None)
-        if told is None and missing and not self._store.check(["failed"]):
-            error = _lost(missing, self.size)
+        if told is None and missing:
+            if self._store.check(["failed"]):  # known before all had left
+                missing = self._missing("left")
+            else:
+                error, consequence = _lost(missing, self.size), False
+        if told is None and not consequence:
             self._claim(error)
-        elif told is None and not consequence:
-            self._claim(error)
-        elif missing:
-            missing = self._missing("left")
         self._store.wait(["failed"], timedelta(seconds=_GRACE))
         rank, code = self._store.get("failed").decode().split()
         self._store.set(f"heard/{self.rank}", "")
