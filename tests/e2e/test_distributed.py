@@ -89,6 +89,15 @@ def test_torchrun_starts_it_and_the_first_process_alone_tells_of_it(llamas: Path
     assert verify(llamas / "out").tensors
 
 
+@pytest.mark.parametrize("command", [("compare", "--methods", "linear,ties"), ("plan",), ("evaluate",)])
+def test_the_other_commands_are_refused(llamas: Path, command: tuple[str, ...]) -> None:
+    name, *options = command
+    ended = together(("-m", "supermerge", name, "recipe.yaml", *options), llamas, 2)
+    assert ended.codes == [2, 2]
+    assert f"`supermerge {name}` is for one process, and torchrun started 2." in ended.errors[0]
+    assert ended.errors[1] == ""
+
+
 HEARS_LATE = """
 import os, sys, time
 from supermerge.distributed.group import ProcessGroup

@@ -16,13 +16,15 @@ from supermerge.cli.compare import compare
 from supermerge.cli.demo import demo
 from supermerge.cli.doctor import doctor
 from supermerge.cli.evaluate import evaluate
-from supermerge.cli.guard import quiet_when_interrupted, report_bug
+from supermerge.cli.guard import guarded, quiet_when_interrupted, report_bug
 from supermerge.cli.inspect import inspect
 from supermerge.cli.methods import methods
 from supermerge.cli.plan import plan
 from supermerge.cli.remove import remove
 from supermerge.cli.run import run
 from supermerge.cli.verify import verify
+from supermerge.distributed import launched, leads, processes
+from supermerge.errors import ToldElsewhere, UsageError
 
 app = typer.Typer(
     name="supermerge",
@@ -42,13 +44,27 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _refuse_several(command: str) -> None:
+    """What several processes would all do, each for itself and into the same place."""
+    message = f"`supermerge {command}` is for one process, and torchrun started {processes()}."
+    with guarded(debug=False):
+        if not leads():
+            raise ToldElsewhere(message, UsageError.exit_code)
+        raise UsageError(
+            message, hint="Only `supermerge run` is shared by several processes; start this one without torchrun."
+        )
+
+
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
     """Merge fine-tuned experts into one model, with coefficients learned from a few labelled examples."""
+    if launched() and context.invoked_subcommand not in (None, run.__name__):
+        _refuse_several(str(context.invoked_subcommand))
 
 
 def _open_streams() -> None:
