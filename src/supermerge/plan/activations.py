@@ -96,7 +96,9 @@ def _forward(name: str, spec: TaskSpec, sources: Opened) -> tuple[Callable[[int]
 def _shape(spec: TaskSpec, sources: Opened, model: Any) -> tuple[int, ...]:
     """What one example is: `[tokens]`, or an image's `[channels, height, width]` as the model's processor makes it."""
     if spec.image is None:
-        return (min(spec.max_length, getattr(model.config, "max_position_embeddings", None) or spec.max_length),)
+        from supermerge.tasks.positions import within
+
+        return (within(model, spec.max_length),)
     from PIL import Image
 
     from supermerge.tasks.processors import image_processor_of

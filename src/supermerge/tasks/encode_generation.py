@@ -32,9 +32,10 @@ class CausalEncoder(Encoder):
         """Padded on the right."""
         return pad_inputs(examples, self._pad_id) | stacked_labels(examples)
 
-    def prompts(self, rows: Sequence[Row]) -> Batch:
-        """The prompts alone, padded on the left, to be continued."""
-        examples = [Example(row, _inputs(self._prompt(row)[-self._max_length :]), None) for row in rows]
+    def prompts(self, rows: Sequence[Row], most: int) -> Batch:
+        """The prompts alone, to be continued: at most so many tokens of each, padded on the left."""
+        most = min(most, self._max_length)
+        examples = [Example(row, _inputs(self._prompt(row)[-most:]), None) for row in rows]
         return pad_inputs(examples, self._pad_id, left=True)
 
     def _example(self, row: Row) -> Example:

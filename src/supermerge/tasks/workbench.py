@@ -24,6 +24,7 @@ from supermerge.tasks.encode_images import ImageEncoder, PixelCache
 from supermerge.tasks.heads import Head
 from supermerge.tasks.losses import aligned, counted, supervised_loss
 from supermerge.tasks.pooled import PooledClassifier, backbone_of, pool
+from supermerge.tasks.positions import within
 from supermerge.tasks.processors import image_processor_of, tokenizer_of
 from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
@@ -182,12 +183,13 @@ class Workbench:
             processor = image_processor_of(self._directories[task], f"task {task!r}")
             return ImageEncoder(processor, labels, self._cache)
         tokenizer, pad_id = self.tokenizer(task), self.pad_id(task)
+        max_length = within(self.model, spec.max_length)
         if spec.type == "causal-lm":
-            return CausalEncoder(tokenizer, max_length=spec.max_length, pad_id=pad_id)
+            return CausalEncoder(tokenizer, max_length=max_length, pad_id=pad_id)
         if spec.type == "seq2seq":
-            return Seq2SeqEncoder(tokenizer, max_length=spec.max_length, pad_id=pad_id)
+            return Seq2SeqEncoder(tokenizer, max_length=max_length, pad_id=pad_id)
         accepted = _inputs_of(self.heads[task])
-        return TextEncoder(tokenizer, labels, accepted=accepted, max_length=spec.max_length, pad_id=pad_id)
+        return TextEncoder(tokenizer, labels, accepted=accepted, max_length=max_length, pad_id=pad_id)
 
     def pad_id(self, task: str) -> int:
         """The token that fills up a batch.

@@ -13,6 +13,7 @@ from supermerge.checkpoint import Checkpoint, match
 from supermerge.errors import CheckpointError, DataError
 from supermerge.events import Event, subscribed
 from supermerge.tasks.evaluate import evaluate, evaluate_source, generate
+from supermerge.tasks.positions import within
 from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
 from supermerge.tasks.workbench import Workbench
@@ -92,6 +93,17 @@ class TestGeneration:
                 if said[-1] == 2:
                     break
         assert text == tokenizer.decode(said, skip_special_tokens=True)
+
+    def test_prompts_and_targets_longer_than_the_model_has_positions_for(self, case: Any) -> None:
+        bench = make(case, metric="exact_match", max_length=1000)
+        long = " ".join("abcdef" * 10)
+        rows = [Row(f"g:{i}", prompt=p, target=t) for i, (p, t) in enumerate([(long, "a"), ("a", long), (long, long)])]
+        assert evaluate(bench, "task", rows).value == 0
+        if within(bench.model, 1000) == 20:
+            # What is cut from a prompt is its beginning: 18 tokens stay beside the two of the answer.
+            cut = Row("g:0", prompt=long[-2 * 18 + 1 :], target="a")
+            said, same = (generate(bench, "task", bench.encode("task", [row])) for row in (rows[0], cut))
+            assert said == same
 
     def test_every_source_is_scored_on_its_own_weights(self, case: Any) -> None:
         bench, rows = make(case, metric="perplexity"), {"task": _speak(["d e", "f", "a b c d"])}

@@ -34,6 +34,12 @@ class TestText:
         assert batch["attention_mask"].sum(1).tolist() == [3, 1, 6]
         assert batch["labels"].tolist() == [2, 0, 1]
 
+    def test_cut_to_the_positions_of_the_model(self, bench: Any) -> None:
+        here = bench(max_length=1000)
+        batch = here.collate("task", [Row("t:1", texts=("a " * 100,), label=0)])
+        assert batch["input_ids"].shape == (1, 20)
+        assert torch.isfinite(here.logits("task", batch)).all()
+
     def test_pairs_have_segments_and_lose_the_longer_text_first(self, bench: Any) -> None:
         batch = bench(text=["premise", "hypothesis"]).collate("task", PAIRS)
         assert batch["input_ids"].tolist() == [[10, 11, 12, 13, 13, 14]]

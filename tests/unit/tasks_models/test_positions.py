@@ -1,0 +1,100 @@
+"""The tokens that a model has positions for: as many as it can be given before it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BartConfig,
+    BartModel,
+    BertConfig,
+    BertModel,
+    CamembertConfig,
+    CamembertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    MarianConfig,
+    MarianModel,
+    MPNetConfig,
+    MPNetModel,
+    OPTConfig,
+    OPTModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5Model,
+)
+
+from supermerge.tasks.positions import most_tokens
+
+ROWS = 20
+TINY: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": ROWS,
+}
+PAIR: dict[str, Any] = {
+    "vocab_size": 50,
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "max_position_embeddings": ROWS,
+    "pad_token_id": 1,
+    "decoder_start_token_id": 0,
+}
+OPT = {"ffn_dim": 16, "word_embed_proj_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "most"),
+    [
+        (BertModel, BertConfig(**TINY), ROWS),
+        (RobertaModel, RobertaConfig(**TINY), ROWS - 2),
+        (CamembertModel, CamembertConfig(**TINY), ROWS - 2),
+        (MPNetModel, MPNetConfig(**TINY), ROWS - 2),
+        (DebertaV2Model, DebertaV2Config(**TINY), ROWS),
+        (DistilBertModel, DistilBertConfig(dim=16, n_heads=2, n_layers=1, hidden_dim=16, **TINY), ROWS),
+        (GPT2Model, GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=ROWS), ROWS),
+        (OPTModel, OPTConfig(**TINY, **OPT), ROWS),
+        (BartModel, BartConfig(**PAIR), ROWS),
+        (MarianModel, MarianConfig(**PAIR), ROWS),
+        (LlamaModel, LlamaConfig(**TINY), None),
+        # As many words as positions, and no table of positions.
+        (LlamaModel, LlamaConfig(**{**TINY, "vocab_size": ROWS}), None),
+        (T5Model, T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2), None),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else None,
+)
+def test_as_many_as_the_model_can_be_given(
+    model: type[PreTrainedModel], config: PreTrainedConfig, most: int | None
+) -> None:
+    built: Any = model(config).eval()
+    assert most_tokens(built) == most
+
+    def given(tokens: int) -> None:
+        ids = torch.full((1, tokens), 5)
+        decoder = {"decoder_input_ids": ids} if config.is_encoder_decoder else {}
+        with torch.no_grad():
+            built(input_ids=ids, **decoder)
+
+    given(most or 3 * ROWS)
+    if most is not None:
+        with pytest.raises((RuntimeError, IndexError)):
+            given(most + 1)
