@@ -96,7 +96,7 @@ def _forward(name: str, spec: TaskSpec, sources: Opened) -> tuple[Callable[[int]
 def _shape(spec: TaskSpec, sources: Opened, model: Any) -> tuple[int, ...]:
     """What one example is: `[tokens]`, or an image's `[channels, height, width]` as the model's processor makes it."""
     if spec.image is None:
-        from supermerge.tasks.positions import within
+        from supermerge.tasks.capacity import within
 
         return (within(model, spec.max_length),)
     from PIL import Image

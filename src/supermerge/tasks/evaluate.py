@@ -11,10 +11,10 @@ import torch
 from supermerge.checkpoint import TensorSource
 from supermerge.errors import DataError
 from supermerge.events import emit
+from supermerge.tasks.capacity import within
 from supermerge.tasks.encode import Example
 from supermerge.tasks.encode_generation import CausalEncoder, Seq2SeqEncoder
 from supermerge.tasks.metrics import Metric, metric
-from supermerge.tasks.positions import within
 from supermerge.tasks.processors import generation_config_of
 from supermerge.tasks.rows import Row
 from supermerge.tasks.score import Score

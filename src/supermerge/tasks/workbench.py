@@ -18,13 +18,13 @@ from supermerge.errors import RecipeError
 from supermerge.offload import Offload
 from supermerge.tasks.binding import Binding
 from supermerge.tasks.bound import Bound
+from supermerge.tasks.capacity import require_known, vocabulary, within
 from supermerge.tasks.encode import LABELS, Batch, Encoder, Example, Labels, TextEncoder
 from supermerge.tasks.encode_generation import CausalEncoder, Seq2SeqEncoder
 from supermerge.tasks.encode_images import ImageEncoder, PixelCache
 from supermerge.tasks.heads import Head
 from supermerge.tasks.losses import aligned, counted, supervised_loss
 from supermerge.tasks.pooled import PooledClassifier, backbone_of, pool
-from supermerge.tasks.positions import within
 from supermerge.tasks.processors import image_processor_of, tokenizer_of
 from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
@@ -129,8 +129,15 @@ class Workbench:
         return self.batch(task, self.encode(task, rows))
 
     def encode(self, task: str, rows: Sequence[Row]) -> list[Example]:
-        """One example per row, in order. Raises DataError, e.g. for a label that the head does not know."""
-        return self.encoder(task).encode(rows)
+        """One example per row, in order.
+
+        Raises DataError, e.g. for a label that the head does not know, and CheckpointError for tokens that the model
+        does not.
+        """
+        examples = self.encoder(task).encode(rows)
+        if self.specs[task].image is None:
+            require_known(self.model, examples)
+        return examples
 
     def batch(self, task: str, examples: Sequence[Example]) -> Batch:
         """The examples as tensors on the model's device, padded to the longest, with `labels` where they have some."""
@@ -195,12 +202,13 @@ class Workbench:
         """The token that fills up a batch.
 
         The config's own where it has one: decoders that classify look for it to find the last token. Else the
-        tokenizer's, or its end-of-text token; the config is then told.
+        tokenizer's, or its end-of-text token; the config is then told. One that the model has no embedding for does not
+        count: it was added to the tokenizer alone.
         """
         tokenizer = self.tokenizer(task)
         config: Any = getattr(self.heads[task].module, "config", self.model.config)
         known = [getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id, 0]
-        pad_id = next(token for token in known if token is not None)
+        pad_id = next(token for token in known if token is not None and token < vocabulary(self.model))
         config.pad_token_id = pad_id
         return pad_id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -113,6 +114,15 @@ def no_tokenizer(tiny: Path) -> None:
     for directory in ("base", "experts/mood", "experts/topic"):
         for file in (tiny / directory).glob("*token*"):
             file.unlink()
+
+
+def tokens_added_to_the_tokenizer_alone(tiny: Path) -> None:
+    for directory in ("base", "experts/mood", "experts/topic"):
+        path = tiny / directory / "tokenizer.json"
+        document = json.loads(path.read_text())
+        words = document["model"]["vocab"]
+        words["lovely"] = len(words)
+        path.write_text(json.dumps(document))
 
 
 def as_dtype(dtype: torch.dtype) -> Any:
@@ -231,6 +241,12 @@ CASES = [
     ),
     Case("no tokenizer", no_tokenizer, 4, ("tokenizer", "tokenizer.json")),
     Case("a tokenizer that is no JSON", text("{", "base/tokenizer.json"), 4, ("base", "tokenizer")),
+    Case(
+        "a token that the model has no embedding for",
+        tokens_added_to_the_tokenizer_alone,
+        4,
+        ("topic.valid.jsonl:", "token 36", "36 that the model"),
+    ),
     Case(
         "an expert of another shape",
         weights(lambda w: w.update({QUERY: torch.zeros(4, 32)})),

@@ -12,8 +12,8 @@ import torch
 from supermerge.checkpoint import Checkpoint, match
 from supermerge.errors import CheckpointError, DataError
 from supermerge.events import Event, subscribed
+from supermerge.tasks.capacity import within
 from supermerge.tasks.evaluate import evaluate, evaluate_source, generate
-from supermerge.tasks.positions import within
 from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
 from supermerge.tasks.workbench import Workbench

@@ -155,6 +155,16 @@ def test_padding_where_the_config_has_none(bench: Any) -> None:
     assert ours.heads["task"].module.config.pad_token_id == 1
 
 
+@pytest.mark.parametrize("case", ["llama"], indirect=True)
+def test_padding_that_only_the_tokenizer_knows(bench: Any) -> None:
+    ours = bench()
+    ours.heads["task"].module.config.pad_token_id = None
+    more = [f"[{i}]" for i in range(100)]
+    ours.tokenizer("task").add_tokens(more)
+    ours.tokenizer("task").add_special_tokens({"pad_token": "[new]"})
+    assert ours.collate("task", ROWS)["input_ids"][0].tolist() == [10, 11, 12, 2, 2, 2]
+
+
 class TestRegression:
     @pytest.mark.parametrize("case", ["bert"], indirect=True)
     def test_mean_squared_error(

@@ -1,11 +1,15 @@
-"""How many tokens a text may have, where a model has learned a position for each."""
+"""What a model can be given to read: which tokens, and how many of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+
+from supermerge.errors import CheckpointError
+from supermerge.tasks.encode import Example
 
 
 def most_tokens(model: PreTrainedModel) -> int | None:
@@ -31,6 +35,32 @@ def within(model: PreTrainedModel, wanted: int) -> int:
     """`wanted` tokens, or as many as the model has positions for."""
     most = most_tokens(model)
     return wanted if most is None else min(wanted, most)
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    """How many tokens the model has embeddings for."""
+    table: Any = model.get_input_embeddings()
+    return int(table.num_embeddings)
+
+
+def require_known(model: PreTrainedModel, examples: Sequence[Example]) -> None:
+    """Raise CheckpointError where an example has a token, or a segment, that the model has no embedding for."""
+    tokens, segments = vocabulary(model), getattr(model.config, "type_vocab_size", None)
+    for example in examples:
+        _require(example, "token", example.inputs["input_ids"], tokens)
+        if isinstance(example.label, list):
+            _require(example, "token", example.label, tokens)
+        if segments:
+            _require(example, "segment", example.inputs.get("token_type_ids", ()), segments)
+
+
+def _require(example: Example, what: str, found: Sequence[int], most: int) -> None:
+    highest = max(found, default=0)
+    if highest >= most:
+        raise CheckpointError(
+            f"{example.row.place}: its {what} {highest} is not one of the {most} that the model has embeddings for.",
+            hint="The tokenizer is another model's, or has tokens that the model was not resized for.",
+        )
 
 
 def _unused(table: nn.Embedding) -> int:

@@ -1,4 +1,4 @@
-"""The tokens that a model has positions for: as many as it can be given before it fails."""
+"""What a model can be given: as many tokens as it has positions for, and tokens that it knows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ from transformers import (
     T5Model,
 )
 
-from supermerge.tasks.positions import most_tokens
+from supermerge.errors import CheckpointError
+from supermerge.tasks.capacity import most_tokens, require_known
+from supermerge.tasks.encode import Example
+from supermerge.tasks.rows import Row
 
 ROWS = 20
 TINY: dict[str, Any] = {
@@ -98,3 +101,26 @@ def test_as_many_as_the_model_can_be_given(
     if most is not None:
         with pytest.raises((RuntimeError, IndexError)):
             given(most + 1)
+
+
+def _example(tokens: list[int], label: int | list[int] = 0, **other: list[int]) -> Example:
+    return Example(Row("t:7", texts=("a",)), {"input_ids": tokens, **other}, label)
+
+
+@pytest.mark.parametrize(
+    ("example", "said"),
+    [
+        (_example([3, 50, 4]), "t:7: its token 50 is not one of the 50 that"),
+        (_example([3], [-100, 64]), "t:7: its token 64 is not one of the 50 that"),
+        (_example([3], token_type_ids=[2]), "t:7: its segment 2 is not one of the 2 that"),
+    ],
+)
+def test_what_the_model_has_no_embedding_for(example: Example, said: str) -> None:
+    model = BertModel(BertConfig(**TINY))
+    require_known(model, [_example([0, 49], [-100, 49], token_type_ids=[0, 1])])
+    with pytest.raises(CheckpointError, match=said):
+        require_known(model, [_example([0]), example])
+
+
+def test_segments_of_a_model_that_has_none() -> None:
+    require_known(DebertaV2Model(DebertaV2Config(**TINY)), [_example([0], token_type_ids=[1])])
