@@ -33,7 +33,7 @@ test-slow: $(VENV)/.dev browser  ## the slow tests too
 	$(BIN)/python -m pytest -n 2 -q -m "slow or not slow"
 
 # The readers that coverage-guided fuzzing goes through, and how long each: make fuzz FUZZ_SECONDS=600.
-READERS := header safetensors index yaml recipe mergekit override jsonl csv lock coefficients adapter
+READERS := header safetensors index yaml recipe mergekit override jsonl csv image lock coefficients adapter
 FUZZ_SECONDS ?= 120
 
 fuzz: $(VENV)/.dev  ## fuzz every reader (Linux; a few seconds of it are in `make unit`)

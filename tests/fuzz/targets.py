@@ -28,6 +28,8 @@ from supermerge.mergekit.reader import is_mergekit, named_models, read_mergekit
 from supermerge.recipe import Recipe
 from supermerge.recipe_overrides import apply_overrides
 from supermerge.tasks.data import read_rows
+from supermerge.tasks.images import open_image, require_image
+from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
 from supermerge.yaml_file import read_documents, read_yaml, write_yaml
 
@@ -111,6 +113,13 @@ def csv(raw: bytes) -> None:
     _rows(raw, "rows.csv", NUMBERS)
 
 
+def image(raw: bytes) -> None:
+    """The bytes of an image file, looked at and decoded."""
+    with suppress(DataError):
+        require_image(raw, place="image")
+        assert open_image(Row("image", image=raw)).mode == "RGB"
+
+
 def _rows(raw: bytes, name: str, spec: TaskSpec) -> None:
     path = PLACE / name
     path.write_bytes(raw)
@@ -161,5 +170,19 @@ def adapter(raw: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
-    for each in (header, safetensors, index, yaml, recipe, mergekit, override, jsonl, csv, lock, coefficients, adapter)
+    for each in (
+        header,
+        safetensors,
+        index,
+        yaml,
+        recipe,
+        mergekit,
+        override,
+        jsonl,
+        csv,
+        image,
+        lock,
+        coefficients,
+        adapter,
+    )
 }

@@ -15,6 +15,11 @@ from supermerge.tasks.rows import Row
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Formats that are programs: Pillow would have Ghostscript run them.
+_RUN = frozenset({"EPS"})
+# Modes with 16 or 32 bits a channel, which RGB clips to 8.
+_DEEP = ("I", "F")
+
 
 def read_image_folder(folder: Path, *, labelled: bool) -> Iterator[Row]:
     """Yield the images below `folder` in the order of their paths; the label is the name of the sub-folder.
@@ -59,28 +64,43 @@ def image_of(value: Any, *, column: str, place: str, base_dir: Path) -> Path | b
 
 
 def require_image(image: Path | bytes, *, place: str) -> None:
-    """Raise DataError unless the header of `image` is that of an image; the pixels are not read."""
-    import PIL.Image
-
+    """Raise DataError unless the header of `image` is that of one with 8 bits a channel; the pixels are not read."""
     try:
-        with PIL.Image.open(io.BytesIO(image) if isinstance(image, bytes) else image):
-            pass
-    except (OSError, PIL.Image.DecompressionBombError) as error:
+        with _opened(image) as found:
+            mode = found.mode
+    except MemoryError:
+        raise
+    except Exception as error:
         raise DataError(
             f"{place}: expected an image, found what cannot be read as one",
-            hint="Any format that Pillow opens will do: PNG, JPEG, WebP, GIF, BMP, TIFF, …",
+            hint="Any format that Pillow itself decodes will do: PNG, JPEG, WebP, GIF, BMP, TIFF, …",
         ) from error
+    if mode.startswith(_DEEP):
+        raise DataError(
+            f"{place}: expected an image with 8 bits per channel, found Pillow's mode {mode!r}",
+            hint="Convert it as the expert's training did: clipped to 8 bits it would be white or black.",
+        )
 
 
 def open_image(row: Row) -> Image:
     """Decode the image of `row` as RGB, turned as its camera says. Raises DataError where it is damaged."""
-    import PIL.Image
     import PIL.ImageOps
 
     if row.image is None:
         raise DataError(f"{row.place}: expected an image, found none")
     try:
-        with PIL.Image.open(io.BytesIO(row.image) if isinstance(row.image, bytes) else row.image) as image:
+        with _opened(row.image) as image:
             return PIL.ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise DataError(f"{row.place}: the image is damaged ({error})") from error
+
+
+def _opened(image: Path | bytes) -> Image:
+    """What is at fault with an image Pillow says with whatever error its decoder ran into."""
+    import PIL.Image
+
+    PIL.Image.init()
+    formats = [name for name in PIL.Image.OPEN if name not in _RUN]
+    return PIL.Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=formats)

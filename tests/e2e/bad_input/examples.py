@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from case import RUN, Case, data, recipe, rows, text
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 VALID = "data/mood.valid.jsonl"
 
@@ -27,17 +31,36 @@ def a_pipe(tiny: Path) -> None:
     os.mkfifo(tiny / VALID)
 
 
-def no_images(tiny: Path) -> None:
-    (tiny / "data" / "images" / "good").mkdir(parents=True)
-    (tiny / "data" / "images" / "good" / "a.png").write_text("not a picture")
-    recipe(
-        tasks__mood={
-            "type": "image-classification",
-            "expert": "mood",
-            "validation": "data/images",
-            "metric": "accuracy",
-        }
-    )(tiny)
+def picture(content: bytes, name: str = "a.png") -> Callable[[Path], object]:
+    """A folder of pictures with this one in it."""
+
+    def spoil(tiny: Path) -> None:
+        (tiny / "data" / "images" / "good").mkdir(parents=True)
+        (tiny / "data" / "images" / "good" / name).write_bytes(content)
+        recipe(
+            tasks__mood={
+                "type": "image-classification",
+                "expert": "mood",
+                "validation": "data/images",
+                "metric": "accuracy",
+            }
+        )(tiny)
+
+    return spoil
+
+
+def saved(image: Image.Image, **options: Any) -> bytes:
+    """The image as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def with_text(length: int) -> bytes:
+    """A PNG file with a compressed text of this length."""
+    text = PngInfo()
+    text.add_text("a", "b" * length, zip=True)
+    return saved(Image.new("RGB", (4, 4)), pnginfo=text)
 
 
 def damaged_data_set(tiny: Path) -> None:
@@ -110,7 +133,15 @@ CASES = [
     ),
     Case("a file of an unknown kind", recipe(tasks__mood__validation="recipe.yaml"), 6, ("recipe.yaml", ".jsonl")),
     Case("text for an image", recipe(tasks__mood=IMAGE), 6, ("mood.valid.jsonl", "image")),
-    Case("a picture that is none", no_images, 6, ("a.png", "image")),
+    Case("a picture that is none", picture(b"not a picture"), 6, ("a.png", "image")),
+    Case("a picture of 16 bits", picture(saved(Image.new("I;16", (4, 4)))), 6, ("a.png", "8 bits", "I;16")),
+    Case("a picture with a text that fills the memory", picture(with_text(2_000_000)), 6, ("a.png", "cannot be read")),
+    Case(
+        "a picture that is a program",
+        picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a.eps"),
+        6,
+        ("a.eps",),
+    ),
     Case(
         "a folder of pictures for a text task",
         lambda t: recipe(tasks__mood__validation="data")(t),
