@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from supermerge.cache import cache_directory
-from supermerge.checkpoint import Checkpoint, TensorSource, save_tensors
+from supermerge.checkpoint import Checkpoint, TensorSource, hash_stored, hash_tensor, save_tensors
 from supermerge.checkpoint.files import OpenFile
 from supermerge.checkpoint.header import read_header
 from supermerge.errors import CheckpointError, DataError
@@ -26,7 +26,10 @@ MEASURE_AGAIN = "Delete it, and it is measured again."
 
 
 class About(BaseModel):
-    """The metadata: `size` is the root mean square of all elements, `names` the expert's tensors, hashed in `model`."""
+    """The metadata: `size` is the root mean square of all elements, `names` the expert's tensors, hashed in `model`.
+
+    `hashes` are BLAKE3 of the statistics' tensors, which `save` fills in.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,6 +41,7 @@ class About(BaseModel):
     size: float = Field(ge=0, allow_inf_nan=False)
     inputs_first: tuple[str, ...]
     names: tuple[str, ...]
+    hashes: dict[str, str] = Field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
         """As a safetensors file keeps it."""
@@ -80,7 +84,9 @@ def file_name(kind: str, data: str) -> str:
 def save(path: Path, about: About, tensors: Mapping[str, Tensor]) -> None:
     """Write the file; a file that exists is whole. Raises ResourceError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, _Plain(tensors), about.metadata())
+    plain = _Plain(tensors)
+    about = about.model_copy(update={"hashes": {name: hash_tensor(tensor) for name, tensor in plain.items()}})
+    save_tensors(path, plain, about.metadata())
 
 
 class _Plain(Mapping[str, Tensor]):
@@ -143,6 +149,23 @@ def checked(path: Path, kind: str, source: TensorSource, data: str | None) -> Ab
             hint="Delete it, and it is measured again on the tasks' examples.",
         )
     return about
+
+
+def require_intact(path: Path, about: About, statistics: TensorSource) -> None:
+    """CheckpointError unless the tensors of a file have the hashes that they were written with."""
+    for name in sorted({*statistics.tensors, *about.hashes}):
+        expected = about.hashes.get(name)
+        found = hash_stored(statistics, name) if name in statistics.tensors else None
+        if found != expected:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is not as it was written: BLAKE3 {_short(found)}, expected "
+                f"{_short(expected)}.",
+                hint=MEASURE_AGAIN,
+            )
+
+
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else digest[:16]
 
 
 def require_shapes(path: Path, kind: str, statistics: TensorSource, source: TensorSource) -> None:

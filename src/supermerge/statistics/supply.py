@@ -12,7 +12,7 @@ from supermerge.errors import DataError
 from supermerge.methods import KINDS, Bound
 from supermerge.methods.sens_merging import layer_shares
 from supermerge.statistics.alignment import distances
-from supermerge.statistics.file import About, require_shapes
+from supermerge.statistics.file import About, require_intact, require_shapes
 from supermerge.statistics.measure import Setup
 from supermerge.statistics.stored import Part, Stored, read_finite
 
@@ -46,6 +46,7 @@ def parts(kind: str, setup: Setup, files: ExitStack) -> list[Part]:
         path = setup.file(kind, expert)
         about = About.read(path)
         stored = files.enter_context(Checkpoint.open(path))
+        require_intact(path, about, stored)
         require_shapes(path, kind, stored, setup.sources[expert] if expert else setup.base)
         read[expert] = Part(stored, about.size, frozenset(about.inputs_first))
         data[expert] = about.data

@@ -70,6 +70,14 @@ def of_other_examples(tiny: Path) -> None:
     save(tiny / "experts" / "topic" / "statistics" / file_name("gram", right), about, {"x": torch.ones(1)})
 
 
+def flipped(tiny: Path) -> None:
+    """The last byte of the statistics of both experts, changed by the disk they lie on."""
+    kept("gram", {QUERY: torch.eye(32)})(tiny)
+    for path in tiny.glob("experts/*/statistics/*"):
+        raw = path.read_bytes()
+        path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+
+
 def all_of(*steps: Callable[[Path], object]) -> Callable[[Path], object]:
     return lambda tiny: [step(tiny) for step in steps]
 
@@ -104,6 +112,12 @@ WARNED = [
     ),
 ]
 CASES = [
+    Case(
+        "statistics with a bit that is not as it was written",
+        all_of(recipe(method="regmean", **NO_TASKS), flipped),
+        4,
+        ("experts/topic/statistics/gram-", QUERY, "not as it was written"),
+    ),
     Case(
         "statistics of another model",
         all_of(recipe(method="regmean", **NO_TASKS), kept("gram", {QUERY: torch.eye(32)}, model="0" * 64)),
