@@ -23,12 +23,9 @@ def most_tokens(model: PreTrainedModel) -> int | None:
         return None
     words = model.get_input_embeddings()
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and module is not words]
-    usable = [
-        table.num_embeddings - _unused(table)
-        for table in tables
-        if table.num_embeddings in (most, most + getattr(table, "offset", 0))
-    ]
-    return min(usable, default=None)
+    # Some have two rows more than they say, which no token gets.
+    sized = [table for table in tables if most <= table.num_embeddings <= most + 2]
+    return min((min(most, table.num_embeddings - _unused(table)) for table in sized), default=None)
 
 
 def within(model: PreTrainedModel, wanted: int) -> int:
