@@ -11,6 +11,14 @@ from pathlib import Path
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 _M_MMAP_THRESHOLD = -3  # of malloc.h
+# What PyTorch, C++ and Python's threads say instead of MemoryError.
+OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "can't start new thread")
+DEVICE_FULL = "CUDA out of memory"
+
+
+def wants_memory(error: BaseException) -> bool:
+    """Whether an error is about memory that could not be had."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in (*OUT_OF_MEMORY, DEVICE_FULL))
 
 
 def resident_bytes() -> int:

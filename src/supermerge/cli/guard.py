@@ -15,10 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from supermerge.errors import InterruptedRun, ResourceError, SupermergeError, ToldElsewhere
+from supermerge.resources import DEVICE_FULL, OUT_OF_MEMORY
 
-# What PyTorch, C++ and Python's threads say instead of MemoryError.
-_OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "can't start new thread")
-_DEVICE_FULL = "CUDA out of memory"
 _NO_MEMORY = ResourceError("Out of memory.", hint="`supermerge plan` says how much a recipe needs.")
 _MOMENT = 0.02
 
@@ -96,12 +94,12 @@ def report_bug(kind: type[BaseException], error: BaseException, trace: Traceback
 
 def _memory_error(said: str) -> ResourceError | None:
     """What a RuntimeError that says so is about, where it is about memory."""
-    if _DEVICE_FULL in said:
+    if DEVICE_FULL in said:
         return ResourceError(
             f"{said.split('. ')[0]}.",
             hint="Lower `batch_size` or `max_length` of the tasks, or set CUDA_VISIBLE_DEVICES= to compute on the CPU.",
         )
-    return _NO_MEMORY if any(words in said for words in _OUT_OF_MEMORY) else None
+    return _NO_MEMORY if any(words in said for words in OUT_OF_MEMORY) else None
 
 
 def _resource_error(error: OSError | MemoryError) -> SupermergeError:

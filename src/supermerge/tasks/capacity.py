@@ -19,7 +19,7 @@ def most_tokens(model: PreTrainedModel) -> int | None:
     """
     config: Any = model.config.get_text_config()
     most = getattr(config, "max_position_embeddings", None)
-    if most is None:
+    if not isinstance(most, int):
         return None
     words = model.get_input_embeddings()
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and module is not words]

@@ -16,13 +16,15 @@ class CausalEncoder(Encoder):
 
     Nothing is put between the two: the space, if one is wanted, belongs to the prompt or the target. Without a prompt
     every token counts; without a target (unlabelled data) the prompt's own do. At most `max_length` tokens: the target
-    loses its end, then the prompt its beginning.
+    loses its end, then the prompt its beginning. `start_id` is the beginning-of-text token, which an answer without a
+    prompt continues.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int, pad_id: int) -> None:
+    def __init__(self, tokenizer: Any, *, max_length: int, pad_id: int, start_id: int | None) -> None:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._pad_id = pad_id
+        self._start_id = start_id
 
     def encode(self, rows: Sequence[Row]) -> list[Example]:
         """Token ids of the whole text; the label is the same with −100 at the prompt."""
@@ -35,8 +37,16 @@ class CausalEncoder(Encoder):
     def prompts(self, rows: Sequence[Row], most: int) -> Batch:
         """The prompts alone, to be continued: at most so many tokens of each, padded on the left."""
         most = min(most, self._max_length)
-        examples = [Example(row, _inputs(self._prompt(row)[-most:]), None) for row in rows]
+        examples = [Example(row, _inputs((self._prompt(row) or self._start(row))[-most:]), None) for row in rows]
         return pad_inputs(examples, self._pad_id, left=True)
+
+    def _start(self, row: Row) -> list[int]:
+        if self._start_id is None:
+            raise DataError(
+                f"{row.place}: no prompt, and the tokenizer has no beginning-of-text token for an answer to follow.",
+                hint="Give the row a prompt, or score the task by perplexity.",
+            )
+        return [self._start_id]
 
     def _example(self, row: Row) -> Example:
         prompt = self._prompt(row)

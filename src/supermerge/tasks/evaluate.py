@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from supermerge.checkpoint import TensorSource
 from supermerge.errors import DataError
 from supermerge.events import emit
-from supermerge.tasks.capacity import within
 from supermerge.tasks.encode import Example
-from supermerge.tasks.encode_generation import CausalEncoder, Seq2SeqEncoder
+from supermerge.tasks.generate import generate
 from supermerge.tasks.metrics import Metric, metric
-from supermerge.tasks.processors import generation_config_of
 from supermerge.tasks.rows import Row
 from supermerge.tasks.score import Score
 from supermerge.tasks.spec import TaskSpec
@@ -75,33 +71,3 @@ def evaluate(bench: Workbench, task: str, rows: Sequence[Row], *, batch_size: in
 def _score(bench: Workbench, task: str, examples: Sequence[Example], scorer: Metric) -> None:
     logits, targets = bench.places(task, bench.batch(task, examples))
     scorer.update(logits, targets)
-
-
-def generate(bench: Workbench, task: str, examples: Sequence[Example]) -> list[str]:
-    """What the task's model says to the prompts of the examples, greedily.
-
-    It may say one token more than the longest target: enough to see that a longer answer is a wrong one. Prompt and
-    answer have room in the model's positions: the answer loses its end, then the prompt its beginning.
-    """
-    encoder: Any = bench.encoder(task)
-    if not isinstance(encoder, (CausalEncoder, Seq2SeqEncoder)):
-        raise DataError(f"Task {task!r} does not generate.")
-    module: Any = bench.heads[task].module
-    tokenizer = bench.tokenizer(task)
-    rows = [example.row for example in examples]
-    # One token at least is left for the prompt that a decoder continues.
-    positions = within(bench.model, sys.maxsize)
-    longest = min(positions - 1, 1 + max(len(tokenizer(row.target or "")["input_ids"]) for row in rows))
-    asked = encoder.prompts(rows, positions - longest) if isinstance(encoder, CausalEncoder) else encoder.prompts(rows)
-    prompts = {name: tensor.to(bench.device) for name, tensor in asked.items()}
-    said = module.generate(
-        **prompts,
-        generation_config=generation_config_of(bench.directories(task)),
-        max_new_tokens=longest,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=bench.pad_id(task),
-    )
-    if isinstance(encoder, CausalEncoder):
-        said = said[:, prompts["input_ids"].shape[1] :]
-    return tokenizer.batch_decode(said, skip_special_tokens=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from supermerge.errors import CheckpointError
+from supermerge.resources import wants_memory
 
 _POOLER = "pooler"
 # Building a model takes time for every layer, before a tensor is compared with it.
@@ -29,6 +31,8 @@ _MISTAKEN = (
 )
 # transformers draws random numbers for every tensor without this mark.
 _HAS_VALUE = "_is_hf_initialized"
+# And keeps the names of parameters that `save_pretrained` leaves out in this.
+_NOT_SAVED = "_keys_to_ignore_on_save"
 
 
 class NoPooler(nn.Module):
@@ -76,7 +80,33 @@ def build(kind: Any, config: PreTrainedConfig, label: str, dtype: torch.dtype) -
             f"{label}: transformers cannot build {kind.__name__} for model_type {config.model_type!r}: {error}",
             hint="Is the task's type the one that this checkpoint was trained for?",
         ) from error
+    _without_computed(model)
     return model.eval()
+
+
+def _without_computed(model: PreTrainedModel) -> None:
+    """Make buffers of the parameters that no file holds, because the class computes them: Marian's table of sines."""
+    parameters = dict(model.named_parameters())
+    for name in getattr(model, _NOT_SAVED, None) or ():
+        if name in parameters:
+            path, _, leaf = name.rpartition(".")
+            module = model.get_submodule(path)
+            delattr(module, leaf)
+            module.register_buffer(leaf, parameters[name].detach(), persistent=False)
+
+
+@contextmanager
+def running(task: str, model: nn.Module) -> Iterator[None]:
+    """A model at work on a task's examples: CheckpointError for what it then says of its config or its inputs."""
+    try:
+        yield
+    except _MISTAKEN as error:
+        if wants_memory(error):
+            raise
+        raise CheckpointError(
+            f"task {task!r}: {type(model).__name__} cannot run on its examples: {error}",
+            hint="Are config.json, the weights, and the tokenizer or image processor those of one model?",
+        ) from error
 
 
 def is_pooler(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tokenizer, image processor and generation config of a model: the base's, or else the expert's."""
+"""Tokenizer, image processor and generation tokens of a model: the base's, or else the expert's."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _TOKENIZER_FILES = (
     "tokenizer.model",
 )
 _GENERATION_TOKENS = ("bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
+_MAY_BE_UNKNOWN = ("bos_token_id", "eos_token_id")
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -35,18 +36,35 @@ def image_processor_of(directories: Iterable[Path | None], label: str) -> Any:
     return _first(AutoImageProcessor, directories, _IMAGE_FILES, "image processor", label)
 
 
-def generation_config_of(directories: Iterable[Path | None]) -> Any:
-    """The tokens that begin and end a text, of the first directory that says; None where none does.
+def generation_tokens_of(directories: Iterable[Path | None], vocabulary: int) -> dict[str, Any]:
+    """The tokens that begin and end a text, as the first directory that has a generation_config.json gives them.
 
-    A generation_config.json also says how to sample, which greedy generation has no use for.
+    That file also says how to sample, which greedy generation has no use for. `eos_token_id` may be a list. Raises
+    CheckpointError where a token is no number, or one that a text must begin with is not among the `vocabulary`: as
+    the end of a text such a token is what transformers writes for a model whose config does not name one.
     """
-    from transformers import GenerationConfig
-
     for directory in directories:
         if directory is not None and (directory / "generation_config.json").is_file():
-            known = read_json(directory / "generation_config.json")
-            return GenerationConfig(**{name: known[name] for name in _GENERATION_TOKENS if name in known})
-    return None
+            path = directory / "generation_config.json"
+            known = read_json(path)
+            tokens = {name: known[name] for name in _GENERATION_TOKENS if known.get(name) is not None}
+            for name, found in tokens.items():
+                require_token(found, f"{path}: {name}", None if name in _MAY_BE_UNKNOWN else vocabulary)
+            return tokens
+    return {}
+
+
+def require_token(found: Any, what: str, vocabulary: int | None) -> None:
+    """Raise CheckpointError where `found` is no token's number (or, without a `vocabulary`, a list of them)."""
+    listed = found if vocabulary is None and isinstance(found, list) else [found]
+    for token in listed:
+        whole = isinstance(token, int) and not isinstance(token, bool)
+        if not whole or (vocabulary is not None and not 0 <= token < vocabulary):
+            below = "" if vocabulary is None else f" from 0 to {vocabulary - 1}"
+            raise CheckpointError(
+                f"{what} is {token!r}, expected the number of a token{below}.",
+                hint="Copy the file from the model that the experts were trained from, or correct the number there.",
+            )
 
 
 def _first(auto: Any, directories: Iterable[Path | None], files: tuple[str, ...], what: str, label: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from supermerge.tasks.encode_generation import CausalEncoder, Seq2SeqEncoder
 from supermerge.tasks.encode_images import ImageEncoder, PixelCache
 from supermerge.tasks.heads import Head
 from supermerge.tasks.losses import aligned, counted, supervised_loss
+from supermerge.tasks.models import running
 from supermerge.tasks.pooled import PooledClassifier, backbone_of, pool
-from supermerge.tasks.processors import image_processor_of, tokenizer_of
+from supermerge.tasks.processors import image_processor_of, require_token, tokenizer_of
 from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
 from supermerge.tasks.task_models import HeadSource, build_task_models
@@ -60,6 +61,7 @@ class Workbench:
     ) -> None:
         self.specs = dict(tasks)
         self.device = torch.device(device)
+        self._sharded = shard
         with ExitStack() as files:
             sources = {name: head_source(name, spec, experts, files) for name, spec in self.specs.items()}
             self._host, self.heads = build_task_models(
@@ -149,9 +151,10 @@ class Workbench:
         labels = batch.get(LABELS)
         module: Any = self.heads[task].module
         kind = self.specs[task].type
-        if kind == "seq2seq" and labels is not None:
-            inputs["decoder_input_ids"] = module.prepare_decoder_input_ids_from_labels(labels=labels)
-        logits = module(**inputs).logits
+        with self._running(task):
+            if kind == "seq2seq" and labels is not None:
+                inputs["decoder_input_ids"] = module.prepare_decoder_input_ids_from_labels(labels=labels)
+            logits = module(**inputs).logits
         return (logits, None) if labels is None else aligned(kind, logits, labels)
 
     def logits(self, task: str, batch: Batch) -> Tensor:
@@ -168,7 +171,8 @@ class Workbench:
         module: Any = self.heads[task].module
         inner: Any = module if isinstance(module, PreTrainedModel) else getattr(module, "model", None)
         backbone: Any = module.backbone if isinstance(module, PooledClassifier) else backbone_of(inner)
-        hidden = backbone(**inputs).last_hidden_state
+        with self._running(task):
+            hidden = backbone(**inputs).last_hidden_state
         if hidden.dim() == 4:
             hidden = hidden.flatten(2).transpose(1, 2)
         mask = inputs.get("attention_mask")
@@ -183,6 +187,10 @@ class Workbench:
             raise RecipeError(f"Task {task!r}: a supervised loss needs labelled examples.")
         return supervised_loss(self.specs[task].type, *counted(logits, targets))
 
+    def _running(self, task: str) -> AbstractContextManager[None]:
+        """See `running`; a sharded model's errors may be the other processes'."""
+        return nullcontext() if self._sharded else running(task, self.heads[task].module)
+
     def _make_encoder(self, task: str) -> Encoder:
         spec = self.specs[task]
         labels = Labels(self.heads[task].labels, f"the head of task {task!r}")
@@ -192,8 +200,13 @@ class Workbench:
         tokenizer, pad_id = self.tokenizer(task), self.pad_id(task)
         max_length = within(self.model, spec.max_length)
         if spec.type == "causal-lm":
-            return CausalEncoder(tokenizer, max_length=max_length, pad_id=pad_id)
+            start = tokenizer.bos_token_id
+            start_id = start if start is not None and start < vocabulary(self.model) else None
+            return CausalEncoder(tokenizer, max_length=max_length, pad_id=pad_id, start_id=start_id)
         if spec.type == "seq2seq":
+            config: Any = self.heads[task].module.config
+            where = f"task {task!r}: decoder_start_token_id in the config.json of expert {spec.expert!r}"
+            require_token(getattr(config, "decoder_start_token_id", None), where, vocabulary(self.model))
             return Seq2SeqEncoder(tokenizer, max_length=max_length, pad_id=pad_id)
         accepted = _inputs_of(self.heads[task])
         return TextEncoder(tokenizer, labels, accepted=accepted, max_length=max_length, pad_id=pad_id)
@@ -208,7 +221,7 @@ class Workbench:
         tokenizer = self.tokenizer(task)
         config: Any = getattr(self.heads[task].module, "config", self.model.config)
         known = [getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id, 0]
-        pad_id = next(token for token in known if token is not None and token < vocabulary(self.model))
+        pad_id = next(token for token in known if token is not None and 0 <= token < vocabulary(self.model))
         config.pad_token_id = pad_id
         return pad_id
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import checkpoints
 import commands
 import examples
+import generating
 import growing
 import measured
 import recipes
@@ -38,6 +39,7 @@ SECTIONS = {
     "Checkpoints": checkpoints.CASES,
     "Adapters": adapters.CASES,
     "Examples": examples.CASES,
+    "Models that generate": generating.CASES,
     "Statistics of experts": measured.CASES,
     "Commands, outputs and results": commands.CASES,
     "Hierarchies, adding and removing": growing.CASES,

@@ -13,7 +13,8 @@ from supermerge.checkpoint import Checkpoint, match
 from supermerge.errors import CheckpointError, DataError
 from supermerge.events import Event, subscribed
 from supermerge.tasks.capacity import within
-from supermerge.tasks.evaluate import evaluate, evaluate_source, generate
+from supermerge.tasks.evaluate import evaluate, evaluate_source
+from supermerge.tasks.generate import generate
 from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
 from supermerge.tasks.workbench import Workbench
@@ -142,7 +143,7 @@ def test_a_model_that_has_learned_the_answer_matches_exactly(case: Any, add_toke
     """A decoder whose output layer is set so that every token is followed by its successor, and f by the end."""
     add_tokenizer(case.base_dir)
     bench = make(case, metric="exact_match")
-    successor = {10 + i: 11 + i for i in range(5)} | {15: 2}
+    successor = {10 + i: 11 + i for i in range(5)} | {15: 2, 0: 10}
     with torch.no_grad():
         for name, parameter in bench.model.named_parameters():
             if "proj" in name and "lm_head" not in name:
@@ -159,6 +160,9 @@ def test_a_model_that_has_learned_the_answer_matches_exactly(case: Any, add_toke
     wrong = [Row("g:3", prompt="a", target="b c"), Row("g:4", prompt="c", target="e")]
     assert evaluate(bench, "task", right).value == 1.0
     assert evaluate(bench, "task", right + wrong).value == 0.5
+    # Without a prompt the answer follows the beginning-of-text token, which is followed by a.
+    assert evaluate(bench, "task", [Row("g:5", prompt="", target="a b c d e f")]).value == 1.0
+    assert evaluate(bench, "task", [right[0], Row("g:5", prompt="", target="a b c d e f")]).value == 1.0
 
 
 @pytest.mark.parametrize("case", ["llama-lm"], indirect=True)
@@ -174,6 +178,63 @@ def test_generation_config_says_where_a_text_ends(case: Any, add_tokenizer: Call
     shorter = generate(ours, "task", ours.encode("task", rows))
     assert len(said[0].split()) > 1
     assert len(shorter[0].split()) == 1
+
+
+@pytest.mark.parametrize("case", ["llama-lm"], indirect=True)
+def test_a_text_ends_where_the_targets_do(case: Any, add_tokenizer: Callable[[Path], None]) -> None:
+    """A config that names no end gets the default of its class from transformers, a token that may not exist."""
+    add_tokenizer(case.base_dir)
+    rows = _speak(["a b c d e f"] * 3)
+    plain = make(case, metric="exact_match")
+    said = generate(plain, "task", plain.encode("task", rows))
+    first = plain.tokenizer("task")(said[0])["input_ids"][0]
+    (case.base_dir / "generation_config.json").write_text(json.dumps({"eos_token_id": 50256, "bos_token_id": 50256}))
+    ours = make(case, metric="exact_match")
+    ours.tokenizer("task").eos_token_id = first
+    # The end itself is left out where it is a special token; here it is an ordinary one.
+    assert len(said[0].split()) > 1
+    assert generate(ours, "task", ours.encode("task", rows))[0] == said[0].split()[0]
+
+
+@pytest.mark.parametrize("case", ["llama-lm"], indirect=True)
+def test_nothing_follows_neither_a_prompt_nor_a_beginning(case: Any, add_tokenizer: Callable[[Path], None]) -> None:
+    add_tokenizer(case.base_dir)
+    bench = make(case, metric="exact_match")
+    bench.tokenizer("task").bos_token = None
+    with pytest.raises(DataError, match="g:1: no prompt, and the tokenizer has no beginning-of-text token"):
+        evaluate(bench, "task", [Row("g:1", prompt="", target="a b")])
+
+
+@pytest.mark.parametrize("case", ["t5-seq2seq"], indirect=True)
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"eos_token_id": "</s>"}, "eos_token_id is '</s>', expected the number of a token\\."),
+        ({"eos_token_id": [2, "x"]}, "eos_token_id is 'x', expected the number of a token\\."),
+        ({"bos_token_id": True}, "bos_token_id is True, expected the number of a token\\."),
+        ({"decoder_start_token_id": [0, 1]}, r"decoder_start_token_id is \[0, 1\], .* from 0 to 29\."),
+        ({"decoder_start_token_id": 30}, r"decoder_start_token_id is 30, .* from 0 to 29\."),
+        ({"forced_bos_token_id": -1}, r"forced_bos_token_id is -1, .* from 0 to 29\."),
+    ],
+)
+def test_tokens_that_are_none(
+    case: Any, add_tokenizer: Callable[[Path], None], config: dict[str, Any], says: str
+) -> None:
+    add_tokenizer(case.base_dir)
+    (case.base_dir / "generation_config.json").write_text(json.dumps(config))
+    bench = make(case, metric="exact_match")
+    with pytest.raises(CheckpointError, match=f"generation_config.json: {says}"):
+        evaluate(bench, "task", _speak(["a b"] * 3))
+
+
+@pytest.mark.parametrize("case", ["t5-seq2seq"], indirect=True)
+@pytest.mark.parametrize("found", [None, -1, 30])
+def test_a_decoder_that_starts_nowhere(case: Any, add_tokenizer: Callable[[Path], None], found: int | None) -> None:
+    add_tokenizer(case.base_dir)
+    bench: Any = make(case)
+    bench.heads["task"].module.config.decoder_start_token_id = found
+    with pytest.raises(CheckpointError, match=f"decoder_start_token_id in the config.json of expert 'one' is {found}"):
+        bench.encode("task", _speak(["a b"] * 3))
 
 
 @pytest.mark.parametrize("case", ["bert"], indirect=True)
