@@ -24,7 +24,16 @@ from supermerge.resolve import Opened
 from supermerge.tasks.spec import TaskSpec
 
 # What a model's own code raises where it needs values that a meta tensor does not have.
-_NEEDS_VALUES = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, SupermergeError)
+_NEEDS_VALUES = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    SupermergeError,
+)
 _BLANK = (640, 480)
 
 

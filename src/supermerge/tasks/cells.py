@@ -8,6 +8,8 @@ from typing import Any
 from supermerge.errors import DataError
 from supermerge.tasks.rows import Label
 
+_LARGEST = (2 - 2**-23) * 2.0**127  # of fp32
+
 
 def text_cell(value: Any, *, column: str, place: str) -> str:
     """The text in a cell, which may be empty. Raises DataError for anything but a text."""
@@ -36,14 +38,15 @@ def class_cell(value: Any, *, column: str, place: str) -> str | int:
 
 
 def number_cell(value: Any, *, column: str, place: str) -> float:
-    """The finite number in a cell. Raises DataError for anything else."""
+    """The finite number in a cell, one that fp32 holds. Raises DataError for anything else."""
     try:
         number = float(value) if isinstance(value, (str, int, float)) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
-    if math.isfinite(number):
+    if abs(number) <= _LARGEST:
         return number
-    raise DataError(f"{place}: column {column!r}: expected a finite number, found {shown(value)}")
+    wanted = "a number up to 3.4e+38, the largest of fp32" if math.isfinite(number) else "a finite number"
+    raise DataError(f"{place}: column {column!r}: expected {wanted}, found {shown(value)}")
 
 
 def label_cell(value: Any, *, column: str, place: str, numeric: bool) -> Label:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supermerge.errors import DataError
+from supermerge.errors import CheckpointError, DataError
+from supermerge.resources import wants_memory
 from supermerge.tasks.encode import Batch, Encoder, Example, Labels, stacked_labels
 from supermerge.tasks.images import open_image
+from supermerge.tasks.models import MISTAKEN
 from supermerge.tasks.rows import Row
 
 PIXELS = "pixel_values"
@@ -60,6 +62,22 @@ class ImageEncoder(Encoder):
     def _pixels(self, row: Row) -> Tensor:
         known = self._cache.get(row.hash)
         if known is None:
-            known = self._processor(open_image(row), return_tensors="pt")[PIXELS][0]
+            known = self._processed(row)
             self._cache.put(row.hash, known)
         return known
+
+    def _processed(self, row: Row) -> Tensor:
+        image = open_image(row)
+        try:
+            pixels: Tensor = self._processor(image, return_tensors="pt")[PIXELS][0]
+            said = None if torch.isfinite(pixels).all() else "it gives values that are NaN or infinite"
+        except MISTAKEN as error:
+            if wants_memory(error):
+                raise
+            pixels, said = torch.empty(0), str(error)
+        if said is not None:
+            raise CheckpointError(
+                f"{row.place}: the {type(self._processor).__name__} of the model cannot process this image: {said}.",
+                hint="Its settings are in preprocessor_config.json: copy that from the model, or correct it.",
+            )
+        return pixels

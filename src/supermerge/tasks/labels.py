@@ -37,6 +37,12 @@ def head_labels(
             raise RecipeError(f"labels: {len(names)} names, but {where} has {total} outputs")
         return tuple(names)
     if found is not None:
+        twice = next((name for name in found if found.count(name) > 1), None)
+        if twice is not None:
+            raise CheckpointError(
+                f"{where}: its config gives the name {twice!r} to more than one class",
+                hint="Name the classes in the task: labels: [first, second, …].",
+            )
         return found
     if total is None:
         raise CheckpointError(

@@ -19,7 +19,7 @@ _POOLER = "pooler"
 # Building a model takes time for every layer, before a tensor is compared with it.
 _MOST_LAYERS = 10_000
 # What transformers and PyTorch raise for a config whose values make no sense.
-_MISTAKEN = (
+MISTAKEN = (
     ValueError,
     TypeError,
     LookupError,
@@ -59,7 +59,7 @@ def read_config(fields: Mapping[str, Any], label: str) -> PreTrainedConfig:
             )
     try:
         return CONFIG_MAPPING[kind].from_dict(deepcopy(dict(fields)))
-    except (*_MISTAKEN, StrictDataclassError) as error:
+    except (*MISTAKEN, StrictDataclassError) as error:
         raise CheckpointError(
             f"{label}: transformers cannot read config.json ({kind}): {error}",
             hint="Copy or download the file again.",
@@ -75,7 +75,7 @@ def build(kind: Any, config: PreTrainedConfig, label: str, dtype: torch.dtype) -
                 model = kind.from_config(config, dtype=dtype, trust_remote_code=False)
             else:
                 model = kind(config).to(dtype)
-    except _MISTAKEN as error:
+    except MISTAKEN as error:
         raise CheckpointError(
             f"{label}: transformers cannot build {kind.__name__} for model_type {config.model_type!r}: {error}",
             hint="Is the task's type the one that this checkpoint was trained for?",
@@ -100,7 +100,7 @@ def running(task: str, model: nn.Module) -> Iterator[None]:
     """A model at work on a task's examples: CheckpointError for what it then says of its config or its inputs."""
     try:
         yield
-    except _MISTAKEN as error:
+    except MISTAKEN as error:
         if wants_memory(error):
             raise
         raise CheckpointError(

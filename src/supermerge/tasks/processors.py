@@ -8,6 +8,7 @@ from typing import Any
 
 from supermerge.checkpoint.locate import read_json
 from supermerge.errors import CheckpointError
+from supermerge.tasks.models import MISTAKEN
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -73,7 +74,7 @@ def _first(auto: Any, directories: Iterable[Path | None], files: tuple[str, ...]
         if any((directory / name).is_file() for name in files):
             try:
                 return auto.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-            except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            except (OSError, *MISTAKEN) as error:
                 raise CheckpointError(f"{directory}: transformers cannot read its {what}: {error}") from error
     where = " or ".join(map(str, searched)) or "a checkpoint that is not a directory"
     raise CheckpointError(

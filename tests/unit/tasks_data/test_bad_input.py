@@ -80,6 +80,12 @@ TABLES: list[tuple[str, bytes, dict[str, Any], str]] = [
         {"kind": "regression"},
         "{file}:1: column 'label': expected a finite number, found int 1000000000000000000000000000000000000000…",
     ),
+    (
+        "a.jsonl",
+        b'{"text": "a", "label": -1e300}',
+        {"kind": "regression"},
+        "{file}:1: column 'label': expected a number up to 3.4e+38, the largest of fp32, found float -1e+300",
+    ),
     ("a.csv", b"", {}, "a.csv: no examples in it"),
     ("a.csv", b"text,label\n", {}, "a.csv: no examples in it"),
     ("a.csv", b"sentence,label\na,b\n", {}, "{file}:1: no column 'text'; found 'sentence', 'label'"),

@@ -36,6 +36,7 @@ def test_recipe_labels_must_fit_the_head() -> None:
     ("config", "count", "message"),
     [
         ({"num_labels": 3}, 2, "the head: its config names 3 classes, its weights have 2 outputs"),
+        ({"id2label": {"0": "a", "1": "a"}}, 2, "the head: its config gives the name 'a' to more than one class"),
         ({}, None, "the head: neither its config nor its weights say how many classes it has"),
         (
             {"id2label": {"0": "a", "2": "b"}},

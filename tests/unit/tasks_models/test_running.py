@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +72,35 @@ def test_padding_is_a_token(case: Any, bench: Callable[..., Workbench]) -> None:
     made.heads["task"].module.config.pad_token_id = -1
     made.tokenizer("task").pad_token = None
     assert made.pad_id("task") == 2
+
+
+@pytest.mark.parametrize("case", ["vit"], indirect=True)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"size": {"height": "a", "width": 16}}, "cannot be interpreted as an integer"),
+        ({"size": {"height": -5, "width": 16}}, "must be > 0"),
+        ({"image_mean": [0.5]}, "mean must have 3 elements"),
+        ({"image_std": [math.nan, 1.0, 1.0]}, "NaN or infinite"),
+        ({"rescale_factor": "x"}, "ufunc"),
+    ],
+)
+def test_an_image_processor_that_cannot_work(
+    case: Any, bench: Callable[..., Workbench], pictures: list[Row], settings: dict[str, Any], says: str
+) -> None:
+    made = bench()
+    path = case.base_dir / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    with pytest.raises(CheckpointError, match=rf"0\.png: the ViT\w+ of the model cannot process this image: .*{says}"):
+        made.collate("task", pictures)
+
+
+@pytest.mark.parametrize("case", ["vit"], indirect=True)
+@pytest.mark.parametrize("content", ["[]", '{"image_processor_type": 5}'])
+def test_an_image_processor_of_no_kind(
+    case: Any, bench: Callable[..., Workbench], pictures: list[Row], content: str
+) -> None:
+    made = bench()
+    (case.base_dir / "preprocessor_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match="transformers cannot read its image processor"):
+        made.collate("task", pictures)
