@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from supermerge.checkpoint import TensorSource
+from supermerge.checkpoint import TensorSource, require_finite
 from supermerge.errors import CheckpointError
 from supermerge.tasks.binding import Binding, Origin
 from supermerge.tasks.bound import Bound
@@ -37,7 +37,8 @@ class Head:
 def complete(model: PreTrainedModel, host: Host, sources: Sequence[TensorSource], label: str) -> dict[str, Tensor]:
     """Fill the empty `model` with the host's tensors, and with its own from the first source that has them.
 
-    Returns its own tensors by name. Raises CheckpointError naming every tensor that no source has.
+    Returns its own tensors by name. Raises CheckpointError naming every tensor that no source has, or one that is not
+    finite.
     """
     pairs = shared_tensors(model, host, label)
     theirs = host.model.state_dict(keep_vars=True)
@@ -65,7 +66,9 @@ def _own_tensors(
             if name in bound.tensors:
                 origin = bound.origin(name)
                 if origin not in by_origin:
-                    by_origin[origin] = _owned(bound.read(name), state[name], host)
+                    found = bound.read(name)
+                    require_finite(found, name=name, label=source.label)
+                    by_origin[origin] = _owned(found, state[name], host)
                 own[name] = by_origin[origin]
         lacking = [name for name in lacking if name not in own]
     if lacking:
@@ -85,7 +88,7 @@ def _owned(tensor: Tensor, like: Tensor, host: Host) -> Tensor:
 def own_tensor(source: TensorSource, names: Sequence[str], shape: Sequence[int | None], host: Host) -> Tensor | None:
     """The first of `names` that `source` has, in the host's dtype and on its device; None where it has none of them.
 
-    `shape` is what it must be, with None for any size; CheckpointError otherwise.
+    `shape` is what it must be, with None for any size; CheckpointError otherwise, and where a value is not finite.
     """
     name = next((name for name in names if name in source.tensors), None)
     if name is None:
@@ -94,7 +97,9 @@ def own_tensor(source: TensorSource, names: Sequence[str], shape: Sequence[int |
     if len(found) != len(shape) or any(want not in (None, size) for want, size in zip(shape, found, strict=True)):
         wanted = ", ".join("any" if want is None else str(want) for want in shape)
         raise CheckpointError(f"{source.label}: {name} has shape {list(found)}, expected [{wanted}].")
-    return source.read(name).to(device=host.device, dtype=host.dtype, copy=True)
+    tensor = source.read(name)
+    require_finite(tensor, name=name, label=source.label)
+    return tensor.to(device=host.device, dtype=host.dtype, copy=True)
 
 
 def head_config(config: Mapping[str, Any], labels: Sequence[str] | None) -> dict[str, Any]:

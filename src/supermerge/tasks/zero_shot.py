@@ -54,14 +54,16 @@ def gives_image_embeddings(kind: type) -> bool:
 def zero_shot_head(host: Host, embeddings: TensorSource) -> tuple[ZeroShotClassifier, dict[str, Tensor]]:
     """The head, and its own tensors: `text_embeds` [classes, width] (or the file's only tensor) and `logit_scale` [].
 
-    CheckpointError where the widths differ, or where neither the file nor the model has a logit scale.
+    CheckpointError where the widths differ, where a class's embedding has no direction, or where neither the file nor
+    the model has a logit scale.
     """
     if not gives_image_embeddings(type(host.model)):
         raise CheckpointError(
             f"{host.base.label}: {type(host.model).__name__} has no image embeddings to compare with text embeddings.",
             hint="A zero-shot head needs a CLIP-like base that has its visual projection.",
         )
-    names = [EMBEDDINGS, *(name for name in embeddings.tensors if name != SCALE)]
+    others = [name for name in embeddings.tensors if name not in (EMBEDDINGS, SCALE)]
+    names = [EMBEDDINGS, *(others if len(others) == 1 else [])]
     found = own_tensor(embeddings, names, (None, _width(host.model)), host)
     scale = own_tensor(embeddings, [SCALE], (), host)
     if found is None or (scale is None and not hasattr(host.model, SCALE)):
@@ -69,6 +71,12 @@ def zero_shot_head(host: Host, embeddings: TensorSource) -> tuple[ZeroShotClassi
         raise CheckpointError(
             f"{embeddings.label} has no tensor {lacking}, and {type(host.model).__name__} has none either.",
             hint=f"Save {EMBEDDINGS} [classes, width] and {SCALE} (a logarithm) in one safetensors file.",
+        )
+    blank = [row for row, embedding in enumerate(found) if not embedding.any()]
+    if blank:
+        raise CheckpointError(
+            f"{embeddings.label}: the text embedding of class {blank[0]} is all zeros.",
+            hint="Every class needs an embedding, which the embeddings of images are compared with.",
         )
     own = {EMBEDDINGS: found} | ({} if scale is None else {SCALE: scale})
     return ZeroShotClassifier(host.model, found, scale), own

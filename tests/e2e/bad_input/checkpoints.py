@@ -291,6 +291,12 @@ CASES = [
         4,
         ("output.dense.weight", "base", "NaN"),
     ),
+    Case(
+        "NaN in an expert's head",
+        weights(lambda w: w["classifier.weight"].fill_(float("nan"))),
+        4,
+        ("experts/mood", "classifier.weight", "NaN"),
+    ),
     Case("NaN, merged without data", weights(lambda w: w[QUERY].fill_(float("nan"))), 4, ("query.weight",), DATALESS),
     Case("exponents with flipped bits", flip_exponents, 4, ("mood",), DATALESS),
     Case("one absurdly large value", weights(one_huge_value_far_inside), 4, ("mood",), DATALESS),

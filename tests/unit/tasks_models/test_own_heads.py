@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from supermerge.checkpoint import Checkpoint
 from supermerge.errors import CheckpointError
@@ -73,6 +73,27 @@ class TestPooledRefusals:
         with pytest.raises(CheckpointError, match=r"classifier.bias has shape \[2\], expected \[3\]"):
             bench(pooling="mean", head=str(case.base_dir / "linear.safetensors"))
 
+    def test_values_that_are_no_numbers(self, case: Any, bench: Any) -> None:
+        weight = torch.ones(3, 16)
+        weight[1, 2] = math.nan
+        save_file({"classifier.weight": weight}, case.base_dir / "linear.safetensors")
+        with pytest.raises(CheckpointError, match=r"'classifier.weight' has 1 values that are NaN .*, at \[1, 2\]"):
+            bench(pooling="mean", head=str(case.base_dir / "linear.safetensors"))
+
+
+@pytest.mark.parametrize("case", ["bert"], indirect=True)
+def test_a_head_that_is_no_numbers(case: Any, make_spec: Any) -> None:
+    """The backbone's are found when they are merged; the head is not merged."""
+    path = case.expert_dir / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    tensors["classifier.weight"][2, 3] = math.inf
+    save_file(tensors, path)
+    with (
+        Checkpoint.open(case.expert_dir) as expert,
+        pytest.raises(CheckpointError, match=r"expert: tensor 'classifier.weight' has 1 values .*, inf, at \[2, 3\]"),
+    ):
+        Workbench(case.base, {"one": expert}, {"task": make_spec(case)})
+
 
 class TestZeroShot:
     def _head(self, case: Any, **tensors: torch.Tensor) -> dict[str, Any]:
@@ -111,6 +132,18 @@ class TestZeroShot:
     def test_width_that_does_not_fit(self, case: Any, bench: Any) -> None:
         with pytest.raises(CheckpointError, match=r"text_embeds has shape \[4, 11\], expected \[any, 12\]"):
             bench(**self._head(case, text_embeds=torch.ones(4, 11)))
+
+    @pytest.mark.parametrize("case", ["clip"], indirect=True)
+    def test_classes_without_a_direction(self, case: Any, bench: Any) -> None:
+        embeddings = torch.ones(4, 12)
+        embeddings[2] = 0
+        with pytest.raises(CheckpointError, match="the text embedding of class 2 is all zeros"):
+            bench(**self._head(case, text_embeds=embeddings))
+
+    @pytest.mark.parametrize("case", ["clip"], indirect=True)
+    def test_two_tensors_that_may_be_the_embeddings(self, case: Any, bench: Any) -> None:
+        with pytest.raises(CheckpointError, match="has no tensor text_embeds"):
+            bench(**self._head(case, cats=torch.ones(4, 12), dogs=torch.ones(4, 12)))
 
     @pytest.mark.parametrize("case", ["vit"], indirect=True)
     def test_model_without_image_embeddings(self, case: Any, bench: Any) -> None:
