@@ -36,7 +36,7 @@ def watch(
     """
 
     def observer(name: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, inputs: see(name, module, inputs[0].detach().flatten(0, -2).float())
+        return lambda module, inputs: see(name, module, _tokens(module, inputs[0].detach()).float())
 
     count, done = sum(len(part) for part in examples.values()), 0
     for task, part in examples.items():
@@ -48,3 +48,10 @@ def watch(
                     bench.places(task, bench.batch(task, batch))
                 done += len(batch)
                 emit("progress", phase="statistics", done=done, total=count, unit="examples")
+
+
+def _tokens(module: nn.Module, inputs: Tensor) -> Tensor:
+    """[tokens, inputs]; ConvNeXt's normalisations say where maps have their channels."""
+    if getattr(module, "data_format", None) == "channels_first":
+        inputs = inputs.movedim(1, -1)
+    return inputs.flatten(0, -2)

@@ -71,7 +71,8 @@ class _Growth:
     ) -> None:
         self._kind, self._bound, self._setup, self._bench = kind, bound, setup, bench
         self._examples, self._directory, self._files = examples, directory, files
-        shared = set(bench.merged_names)
+        # What an expert lacks stays as the base has it.
+        shared = set(bench.merged_names).intersection(*(source.tensors for source in setup.sources.values()))
         self._names = [name for name, info in setup.base.tensors.items() if name in shared and info.is_floating]
 
     def grown(self) -> dict[str, tuple[dict[str, tuple[TensorSource, str]], frozenset[str]]]:

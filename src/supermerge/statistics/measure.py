@@ -87,7 +87,10 @@ class Setup:
         scratch: Path,
         files: ExitStack,
     ) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
-        """Tensors by file name, while `files` is open, and the names of the weights that have their inputs first."""
+        """Tensors by file name, while `files` is open, and the names of the weights that have their inputs first.
+
+        What the expert lacks and takes from the base, such as a pooler, is not the expert's: it has no statistics.
+        """
         from supermerge.statistics.alignment import logits
         from supermerge.statistics.filed import elementwise_by_file
         from supermerge.statistics.fisher import diagonal_fisher, sensitivity
@@ -96,17 +99,20 @@ class Setup:
 
         bench.load(source)
         examples = encoded(bench, rows)
+
+        def own(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            found = elementwise_by_file(bench.binding, values, self.base)
+            return {name: one for name, one in found.items() if name in source.tensors}
+
         match KINDS[kind].side:
             case "inputs" | "outputs":
                 return matrices(bench, kind, examples, self.seed, scratch, files)
             case "scales":
-                return elementwise_by_file(bench.binding, norm_moments(bench, examples), self.base), ()
+                return own(norm_moments(bench, examples)), ()
             case "elements":
-                return elementwise_by_file(
-                    bench.binding, diagonal_fisher(bench, kind, examples, self.seed), self.base
-                ), ()
+                return own(diagonal_fisher(bench, kind, examples, self.seed)), ()
             case "tensor":
-                found = elementwise_by_file(bench.binding, sensitivity(bench, kind, examples, self.seed), self.base)
+                found = own(sensitivity(bench, kind, examples, self.seed))
                 return {name: one.sum(dtype=torch.float64) for name, one in found.items()}, ()
             case "model":
                 return logits(bench, examples), ()
