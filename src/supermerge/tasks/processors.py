@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from supermerge.checkpoint.locate import read_json
 from supermerge.errors import CheckpointError
+from supermerge.resources import wants_memory
 from supermerge.tasks.models import MISTAKEN
 
 _TOKENIZER_FILES = (
@@ -35,6 +37,25 @@ def image_processor_of(directories: Iterable[Path | None], label: str) -> Any:
     from transformers import AutoImageProcessor
 
     return _first(AutoImageProcessor, directories, _IMAGE_FILES, "image processor", label)
+
+
+@contextmanager
+def tokenising(task: str) -> Iterator[None]:
+    """A tokenizer at work on a task's examples: CheckpointError for what it then says of its own files."""
+    try:
+        yield
+    except Exception as error:
+        if wants_memory(error) or not _is_mistaken(error):
+            raise
+        raise CheckpointError(
+            f"task {task!r}: its tokenizer cannot read the examples: {error}",
+            hint="tokenizer.json or tokenizer_config.json is damaged, or they are of two models: copy both again.",
+        ) from error
+
+
+def _is_mistaken(error: Exception) -> bool:
+    """Whether an error is of files that make no sense; the tokenizers library raises plain Exceptions."""
+    return type(error) is Exception or isinstance(error, MISTAKEN)
 
 
 def generation_tokens_of(directories: Iterable[Path | None], vocabulary: int) -> dict[str, Any]:
@@ -74,7 +95,9 @@ def _first(auto: Any, directories: Iterable[Path | None], files: tuple[str, ...]
         if any((directory / name).is_file() for name in files):
             try:
                 return auto.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-            except (OSError, *MISTAKEN) as error:
+            except Exception as error:
+                if not (isinstance(error, OSError) or _is_mistaken(error)):
+                    raise
                 raise CheckpointError(f"{directory}: transformers cannot read its {what}: {error}") from error
     where = " or ".join(map(str, searched)) or "a checkpoint that is not a directory"
     raise CheckpointError(

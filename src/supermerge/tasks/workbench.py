@@ -26,7 +26,7 @@ from supermerge.tasks.heads import Head
 from supermerge.tasks.losses import aligned, counted, supervised_loss
 from supermerge.tasks.models import running
 from supermerge.tasks.pooled import PooledClassifier, backbone_of, pool
-from supermerge.tasks.processors import image_processor_of, require_token, tokenizer_of
+from supermerge.tasks.processors import image_processor_of, require_token, tokenising, tokenizer_of
 from supermerge.tasks.rows import Row
 from supermerge.tasks.spec import TaskSpec
 from supermerge.tasks.task_models import HeadSource, build_task_models
@@ -136,9 +136,11 @@ class Workbench:
         Raises DataError, e.g. for a label that the head does not know, and CheckpointError for tokens that the model
         does not.
         """
-        examples = self.encoder(task).encode(rows)
-        if self.specs[task].image is None:
-            require_known(self.model, examples)
+        if self.specs[task].image is not None:
+            return self.encoder(task).encode(rows)
+        with tokenising(task):
+            examples = self.encoder(task).encode(rows)
+        require_known(self.model, examples)
         return examples
 
     def batch(self, task: str, examples: Sequence[Example]) -> Batch:

@@ -162,6 +162,13 @@ def rename_shard(to: str) -> Any:
 
 
 GAPS = head(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}' + b"\0" * 8, length=54)
+
+
+def a_tokenizer_of_one_word(tiny: Path) -> None:
+    for place in ("base", "experts/topic", "experts/mood"):
+        json_file(f"{place}/tokenizer.json", lambda words: words["model"].update(vocab={"a": 0}))(tiny)
+
+
 CASES = [
     Case("an expert's file is not there", lambda t: (t / MOOD).unlink(), 4, ("experts/mood", "no weights")),
     Case("an expert's directory is not there", lambda t: shutil.rmtree(t / "experts/mood"), 4, ("experts/mood",)),
@@ -240,6 +247,12 @@ CASES = [
         ("mood", "config.json"),
     ),
     Case("no tokenizer", no_tokenizer, 4, ("tokenizer", "tokenizer.json")),
+    Case(
+        "a tokenizer that lacks its own token for unknown words",
+        a_tokenizer_of_one_word,
+        4,
+        ("task 'topic'", "[UNK]", "tokenizer.json"),
+    ),
     Case("a tokenizer that is no JSON", text("{", "base/tokenizer.json"), 4, ("base", "tokenizer")),
     Case(
         "a token that the model has no embedding for",

@@ -104,3 +104,30 @@ def test_an_image_processor_of_no_kind(
     (case.base_dir / "preprocessor_config.json").write_text(content)
     with pytest.raises(CheckpointError, match="transformers cannot read its image processor"):
         made.collate("task", pictures)
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "change", "says"),
+    [
+        ("bert", "tokenizer.json", {"model": {"type": "WordLevel", "vocab": {"a": 10}, "unk_token": "?"}}, "Missing"),
+        ("gpt2-lm", "tokenizer_config.json", {"model_max_length": "x"}, "'>' not supported"),
+    ],
+    indirect=["case"],
+)
+def test_a_tokenizer_that_cannot_work(
+    case: Any, bench: Callable[..., Workbench], name: str, change: dict[str, Any], says: str
+) -> None:
+    made = bench()
+    path = case.base_dir / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=f"task 'task': its tokenizer cannot read the examples: .*{says}"):
+        made.encode("task", [Row("t:1", texts=("a b",), prompt="a b", target="c", label=0)])
+
+
+@pytest.mark.parametrize("case", ["bert"], indirect=True)
+def test_a_tokenizer_without_its_model(case: Any, bench: Callable[..., Workbench]) -> None:
+    made = bench()
+    path = case.base_dir / "tokenizer.json"
+    path.write_text(json.dumps({key: part for key, part in json.loads(path.read_text()).items() if key != "model"}))
+    with pytest.raises(CheckpointError, match="transformers cannot read its tokenizer: Model missing"):
+        made.encode("task", [Row("t:1", texts=("a b",), label=0)])
