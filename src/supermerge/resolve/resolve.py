@@ -11,6 +11,7 @@ from typing import Any
 from supermerge.assemble import Choice
 from supermerge.checkpoint import Checkpoint, Match, TensorSource, match, open_expert
 from supermerge.checkpoint.adapters import adapter_of
+from supermerge.checkpoint.agreeing import compared_configs
 from supermerge.checkpoint.config import config_for
 from supermerge.checkpoint.fitting import fitted
 from supermerge.checkpoint.vocabulary import Files
@@ -65,9 +66,10 @@ def opened(recipe: Recipe) -> Iterator[Opened]:
             experts[name] = open_expert(expert.model, base, stack, adapter=expert.adapter)
         for checkpoint in (base, *experts.values()):
             checkpoint.side_files()  # a link out of its directory is refused now, not when it is copied
+        ways = compared_configs(base, experts)
         same_tokens, notes = fitted(base, experts)
         matched = match(base, same_tokens)
-        matched = replace(matched, notes=[*notes, *matched.notes])
+        matched = replace(matched, notes=[*ways, *notes, *matched.notes])
         choice = chosen_methods(recipe, list(base.tensors))
         yield Opened(base, experts, matched, choice, _files(base, recipe), (base, *experts.values()))
 

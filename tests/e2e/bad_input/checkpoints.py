@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,12 @@ def code_beside_the_model(tiny: Path) -> None:
     (tiny / "base" / "config.json").write_text(
         '{"model_type": "evil", "auto_map": {"AutoConfig": "modeling_evil.Evil", "AutoModel": "modeling_evil.Evil"}}'
     )
+
+
+def configs(**changes: object) -> Callable[[Path], object]:
+    """The configs of base and experts, changed alike."""
+    places = ("base", "experts/mood", "experts/topic")
+    return lambda tiny: [json_file(f"{place}/config.json", lambda d: d.update(changes))(tiny) for place in places]
 
 
 def no_tokenizer(tiny: Path) -> None:
@@ -229,14 +236,12 @@ CASES = [
         ("the head of task 'mood'", "transformers cannot read config.json (bert)"),
     ),
     Case(
-        "a config of a billion layers",
-        json_file("base/config.json", lambda d: d.update(num_hidden_layers=10**9)),
+        "configs of a billion layers",
+        configs(num_hidden_layers=10**9),
         4,
-        ("base", "num_hidden_layers = 1000000000", "10,000"),
+        ("config.json", "num_hidden_layers = 1000000000", "10,000"),
     ),
-    Case(
-        "a config of more layers", json_file("base/config.json", lambda d: d.update(num_hidden_layers=9)), 4, ("lacks",)
-    ),
+    Case("configs of more layers", configs(num_hidden_layers=9), 4, ("lacks",)),
     Case(
         "a config of words", json_file("base/config.json", lambda d: d.update(hidden_size="big")), 4, ("config.json",)
     ),
@@ -245,6 +250,12 @@ CASES = [
         json_file("experts/mood/config.json", lambda d: d.update(id2label={"a": "good", "b": "bad"})),
         4,
         ("mood", "config.json"),
+    ),
+    Case(
+        "a config that leaves a layer out",
+        json_file("experts/mood/config.json", lambda d: d.update(num_hidden_layers=1)),
+        4,
+        ("expert 'mood'", "num_hidden_layers is 1", "2 in the base's"),
     ),
     Case("no tokenizer", no_tokenizer, 4, ("tokenizer", "tokenizer.json")),
     Case(
