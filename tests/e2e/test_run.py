@@ -14,6 +14,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 import supermerge
 from supermerge.assemble import merge
 from supermerge.checkpoint import Checkpoint
+from supermerge.errors import DataError
+from supermerge.events import Event, subscribed
 from supermerge.learn import Coefficients
 from supermerge.recipe import Recipe
 from supermerge.verify import verify
@@ -258,6 +260,14 @@ def test_a_comparison_without_validation_examples_recommends_nothing(tiny: Path)
     result = supermerge.compare(recipe, ["linear", "task_arithmetic"], output=tiny / "comparison")
     assert result.results.recommendation is None
     assert [model.validation for model in result.results.models] == [None] * 5
+
+
+def test_compare_says_at_once_what_a_method_has_nothing_to_learn_from(tiny: Path) -> None:
+    events: list[Event] = []
+    with subscribed(events.append), pytest.raises(DataError, match="loss entropy needs unlabelled examples"):
+        supermerge.compare(tiny / "recipe.yaml", ["linear", "adamerging"], output=tiny / "comparison")
+    assert not [event for event in events if event.kind == "evaluated"]
+    assert not (tiny / "comparison").exists()
 
 
 def test_evaluate_gives_the_scores_of_the_run(merged: Path, tiny_original: Path) -> None:

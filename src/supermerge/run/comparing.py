@@ -15,7 +15,7 @@ from supermerge.methods import get
 from supermerge.plan.comparison import room_to_compare
 from supermerge.recipe import Recipe
 from supermerge.resources import existing_directory
-from supermerge.run.contest import contend
+from supermerge.run.contest import contend, require_rows
 from supermerge.run.journal import journalled
 from supermerge.run.prepared import prepared
 from supermerge.run.recommending import Contender, ranked, recommended
@@ -52,9 +52,12 @@ def compare(
         scoring = ready.scoring()
         if not scoring.tested:
             raise RecipeError("No task has test examples to compare on.", hint="Add `test` to a task of the recipe.")
+        names = dict.fromkeys(methods)
+        for name in names:
+            require_rows(ready, name)
         with phase("scoring"):
             references = scoring.references()
-            rows = [contend(ready, scoring, name, judged=True) for name in dict.fromkeys(methods)]
+            rows = [contend(ready, scoring, name, judged=True) for name in names]
         found = results_of(ready, journal, path, ranked([*references, *rows]), scoring.tasks())
         advice = recommended([Contender(row, scoring.of[row.id]) for row in rows])
         found = found.model_copy(update={"recommendation": advice})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from supermerge.assemble import Choice
 from supermerge.checkpoint import Checkpoint
 from supermerge.learn.objectives import OBJECTIVES, weighted_objectives
 from supermerge.methods import get
+from supermerge.methods.settings import LearnSettings
 from supermerge.report.results import ModelResult
 from supermerge.run.candidates import Tuner, merged_in_memory
 from supermerge.run.judging import Judge
@@ -35,17 +37,31 @@ def contend(ready: Prepared, scoring: Scoring, name: str, *, judged: bool = Fals
     )
 
 
+def require_rows(ready: Prepared, name: str) -> None:
+    """DataError where the method called `name` learns, and a task lacks the rows for it."""
+    if get(name).learned is not None:
+        ready.session(None).require_rows(weighted_objectives(_learning(ready, name).loss))
+
+
+def _params(ready: Prepared, name: str) -> Mapping[str, Any]:
+    return ready.recipe.method.params if ready.recipe.method.name == name else {}
+
+
+def _learning(ready: Prepared, name: str) -> LearnSettings:
+    method = type(ready.recipe.method).model_validate({"name": name, **_params(ready, name)})
+    settings = ready.learn_settings(ready.recipe.model_copy(update={"method": method}))
+    assert settings is not None
+    return settings
+
+
 def _made(ready: Prepared, name: str, judge: Judge | None) -> tuple[Checkpoint, dict[str, Any]]:
-    recipe, method = ready.recipe, get(name)
-    params = recipe.method.params if recipe.method.name == name else {}
+    recipe, method, params = ready.recipe, get(name), _params(ready, name)
     if method.learned is None:
         tuner = Tuner(ready.require_bench("compare"), ready.match, ready.rows, recipe.seed, judge)
         with measured(ready, Choice(method.bind(params))) as choice:
             bound, merged = tuner.tuned(choice.default, params)
         return merged, dict(bound.values)
-    choice = type(recipe.method).model_validate({"name": name, **params})
-    settings = ready.learn_settings(recipe.model_copy(update={"method": choice}))
-    assert settings is not None
+    settings = _learning(ready, name)
     with basis_of(ready, settings) as basis:
         learned = learn_merge(ready.session(None, judge.now if judge else None), method, settings, basis, None)
         merged = merged_in_memory(learned.merge, ready.match, recipe.seed)
