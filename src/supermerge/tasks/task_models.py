@@ -19,6 +19,7 @@ from supermerge.tasks.labels import head_labels
 from supermerge.tasks.models import build, is_pooler, read_config
 from supermerge.tasks.pooled import pooled_head
 from supermerge.tasks.sharded import shard_models
+from supermerge.tasks.spec import CLASSIFICATION
 from supermerge.tasks.zero_shot import gives_image_embeddings, zero_shot_head
 
 _GENERATIVE = {"causal-lm": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
@@ -28,7 +29,6 @@ _CLASSES = {
     **_GENERATIVE,
 }
 _KEY = "supermerge"
-_CLASSIFIERS = ("text-classification", "image-classification")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,12 @@ def host_class(base: Checkpoint, wanted: Mapping[str, HeadSource]) -> Any:
 
 def _head(host: Host, source: HeadSource, skeleton: PreTrainedModel | None) -> Head:
     if skeleton is not None:
+        if source.type in CLASSIFICATION and skeleton.config.problem_type == "multi_label_classification":
+            raise CheckpointError(
+                f"{source.label}: its config has problem_type multi_label_classification, expected one class per "
+                "example.",
+                hint="Tasks of several labels per example are for `supermerge.learn`, which takes any loss.",
+            )
         own = complete(skeleton, host, source.sources, source.label)
         module: torch.nn.Module = skeleton
         count = skeleton.config.num_labels
@@ -154,7 +160,7 @@ def _head(host: Host, source: HeadSource, skeleton: PreTrainedModel | None) -> H
         module, own = pooled_head(host, source.pooling or "", source.sources, source.label)
         count, config = len(module.classifier.weight), dict(source.config)
     labels = None
-    if source.type in _CLASSIFIERS:
+    if source.type in CLASSIFICATION:
         named = {} if source.zero_shot else source.config
         labels = head_labels(named, names=source.labels, count=count, where=source.label)
     elif source.type == "regression" and count != 1:

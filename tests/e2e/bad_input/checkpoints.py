@@ -257,6 +257,12 @@ CASES = [
         4,
         ("expert 'mood'", "num_hidden_layers is 1", "2 in the base's"),
     ),
+    Case(
+        "a head of several labels per example",
+        json_file("experts/mood/config.json", lambda d: d.update(problem_type="multi_label_classification")),
+        4,
+        ("the head of task 'mood'", "multi_label_classification", "one class per example"),
+    ),
     Case("no tokenizer", no_tokenizer, 4, ("tokenizer", "tokenizer.json")),
     Case(
         "a tokenizer that lacks its own token for unknown words",
