@@ -206,8 +206,14 @@ def _tasks(diagnosis: Diagnosis, recipe: Recipe) -> None:
 
 
 def _task(ready: Prepared, name: str) -> tuple[bool, str]:
+    from supermerge.tasks.evaluate import rehearse
+
     bench, rows = ready.require_bench("doctor"), ready.rows[name]
-    encoded = [len(bench.encode(name, part)) for part in (rows.labelled, rows.unlabelled, rows.test)]
+    parts = (rows.labelled, rows.test, rows.unlabelled)
+    encoded = [len(bench.encode(name, part)) for part in parts]
+    some = next((part for part in parts if part), None)
+    if some is not None:
+        rehearse(bench, name, some)
     labels = bench.heads[name].labels
     return True, f"{sum(encoded):,} examples encoded" + (f", classes {', '.join(labels)}" if labels else "")
 

@@ -68,6 +68,16 @@ def evaluate(bench: Workbench, task: str, rows: Sequence[Row], *, batch_size: in
     return scorer.compute()
 
 
+def rehearse(bench: Workbench, task: str, rows: Sequence[Row]) -> None:
+    """Let the task's model answer a batch of these rows, as scoring would. Errors: as `evaluate`."""
+    examples = bench.encode(task, rows[: bench.specs[task].batch_size])
+    with torch.no_grad():
+        if bench.specs[task].metric == "exact_match":
+            generate(bench, task, examples)
+        else:
+            bench.places(task, bench.batch(task, examples))
+
+
 def _score(bench: Workbench, task: str, examples: Sequence[Example], scorer: Metric) -> None:
     logits, targets = bench.places(task, bench.batch(task, examples))
     scorer.update(logits, targets)
