@@ -138,8 +138,7 @@ ROWS = (
     _labels("supermerge_few_steps_mean", init="average", **_FEW),
     _labels("supermerge_hierarchy", hierarchy={"group": 2}, **_FEW),
     Row("supermerge_one_by_one", make=partial(one_by_one, params={**_FEW, "steps": 10})),
-    # Conjugate gradients in fp64 are slow: two numbers of iterations are tried.
-    Row("mats", tune=_grid("mats", "iterations", (3, 10)), unlabelled=UNLABELLED),
+    Row("mats", tune=_grid("mats", "iterations", (3, 10, 30)), unlabelled=UNLABELLED),
     # One draw each: merges of which published comparisons speak, beside those above.
     _line("esm", 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, unlabelled=UNLABELLED),
     _line("cat", 0.015, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, unlabelled=UNLABELLED),
