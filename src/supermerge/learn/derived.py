@@ -49,9 +49,11 @@ def sources(
 def _kept(basis: Basis, match: Match, seed: int, directory: Path, key: str) -> Path:
     """The directory that has them, and is whole if it is there; those of other runs are deleted."""
     place = directory / f"{_PREFIX}{blake3(key.encode()).hexdigest(16)}"
+    for unfinished in directory.glob(f"{_PREFIX}*.part"):
+        shutil.rmtree(unfinished)
     for other in directory.glob(f"{_PREFIX}*"):
         if other != place:
-            shutil.rmtree(other)
+            shutil.rmtree(other.rename(f"{other}.part"))  # whole or not there, whenever the run is killed
     if not place.is_dir():
         unfinished = place.with_name(f"{place.name}.part")
         unfinished.mkdir(parents=True)

@@ -23,9 +23,11 @@ class StateDirectory:
     def __init__(self, output: Path, *, keep: bool) -> None:
         output = Path(output).absolute()
         self.path = output.with_name(f".{output.name}.supermerge-state")
+        self._gone = self.path.with_name(f"{self.path.name}.deleted")
         self._keep = keep
 
     def __enter__(self) -> Self:
+        self._delete_gone()
         if not self._keep:
             self.discard()
         return self
@@ -38,6 +40,11 @@ class StateDirectory:
             self.discard()
 
     def discard(self) -> None:
-        """Delete the state."""
+        """Delete the state; what a kill leaves of it has another name, and is not taken for a state."""
         if self.path.is_dir():
-            shutil.rmtree(self.path)
+            self.path.rename(self._gone)
+            self._delete_gone()
+
+    def _delete_gone(self) -> None:
+        if self._gone.is_dir():
+            shutil.rmtree(self._gone)
